@@ -1,0 +1,23 @@
+"""Errors that a user can act on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: the message says what was found, what was expected, where, and what to do."""
+
+
+def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
+    """A sentence fragment that names the nearest known names.
+
+    Returns:
+        `"; did you mean 'a' or 'b'?"` where something is near, else `"; known: 'a', 'b', ..."`.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=limit, cutoff=0.6)
+    if near:
+        return "; did you mean " + " or ".join(repr(n) for n in near) + "?"
+    return "; known: " + ", ".join(repr(n) for n in names) if names else ""
