@@ -1,0 +1,36 @@
+# PYTHON: the interpreter that makes .venv (3.11 or 3.12). BACKEND: cpu or gpu; left out, the machine decides.
+PYTHON ?= python3
+BACKEND ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-unit lint format constraints clean
+
+help: ## Lists these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup: ## Installs everything into .venv (BACKEND=cpu|gpu, else what the machine has)
+	@"$(PYTHON)" scripts/setup_env.py --backend "$(BACKEND)"
+
+quickstart: setup ## Trains and evaluates a tiny model from end to end; a CPU is enough
+	.venv/bin/glyphrl quickstart
+
+test: setup ## Runs the tests: unit, then integration
+	.venv/bin/python -m pytest tests
+
+test-unit: setup ## Runs the fast tests
+	.venv/bin/python -m pytest tests/unit
+
+lint: setup ## Checks style, formatting and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/python scripts/typecheck.py
+
+format: setup ## Formats the code and mends what can be mended
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+constraints: setup ## Resolves constraints.txt again after a dependency has changed (UPGRADE=1: to the newest)
+	.venv/bin/python scripts/lock.py $(if $(UPGRADE),--upgrade)
+
+clean: ## Removes the environment and all caches; runs/ stays
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
