@@ -1,1 +1,1 @@
-"""TODO"""
+"""Samples: their schema, one importer per input format, images, splits and checks."""

@@ -1,0 +1,78 @@
+"""Importers: one module per input format, and the table that names them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from glyphrl.data.importers import canonical, csv_table, label_tsv, messages, query_response, sharegpt
+from glyphrl.data.importers.base import Importer, Peek, only
+from glyphrl.errors import UserError, did_you_mean
+
+IMPORTERS: dict[str, Importer] = {
+    "canonical": canonical,
+    "label-tsv": label_tsv,
+    "query-response": query_response,
+    "sharegpt": sharegpt,
+    "messages": messages,
+    "csv": csv_table,
+}
+"""Format name -> module with LOOKS_FOR, detect and read."""
+
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
+
+
+def find_file(source: Path) -> Path:
+    """The data file of a source: the file itself, or the one in a folder.
+
+    A folder holds labels.tsv (itself or in its only subfolder that has one), or exactly one data file.
+
+    Raises:
+        UserError: There is no such path, or no or several data files.
+    """
+    if source.is_file():
+        return source
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder; give the path of the data")
+    if not source.is_dir():
+        raise UserError(f"{source}: found something that is no regular file; give the path of the data")
+    if labels := label_tsv.label_files(source):
+        if len(labels) > 1:
+            found = ", ".join(str(path.parent) for path in labels)
+            raise UserError(f"{source}: found several folders with labels.tsv ({found}); give one of them")
+        return labels[0]
+    files = [path for path in source.iterdir() if path.suffix.lower() in DATA_SUFFIXES and path.is_file()]
+    return only(files, source, f"labels.tsv, or one file that ends with {', '.join(DATA_SUFFIXES)}")
+
+
+def resolve_format(path: Path, name: str) -> str:
+    """The format of a file: `name`, or the one that recognises it where `name` is `auto`.
+
+    Raises:
+        UserError: The name is unknown, or no format or several recognise the file.
+    """
+    if name != "auto":
+        if name not in IMPORTERS:
+            raise UserError(f"unknown data format {name!r}{did_you_mean(name, ['auto', *IMPORTERS])}")
+        return name
+    peek = Peek.of(path)
+    if not peek.rows and not peek.lines:
+        raise UserError(f"{path}: found no row in it; expected one of these formats:\n{describe_formats()}")
+    found = [key for key, importer in IMPORTERS.items() if importer.detect(peek)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(
+            f"{path}: could be of several formats ({', '.join(found)}); name the one that is meant"
+        )
+    shape = (
+        f"JSON with the keys {sorted(peek.common_keys())}"
+        if peek.rows
+        else f"a first line {peek.lines[0][:80]!r}"
+    )
+    raise UserError(f"{path}: found {shape}; looked for one of these formats:\n{describe_formats()}")
+
+
+def describe_formats() -> str:
+    """The formats and what each looks for, one per line."""
+    width = max(map(len, IMPORTERS))
+    return "\n".join(f"  {name:<{width}}  {importer.LOOKS_FOR}" for name, importer in IMPORTERS.items())

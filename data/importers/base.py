@@ -1,0 +1,136 @@
+"""What all importers share: how a source is looked at before it is read, and what reading yields."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from glyphrl.data.problems import Problem, RowError
+from glyphrl.data.sample import FIELDS, Sample
+from glyphrl.data.textfiles import JsonRow, Line, open_bytes, read_json_rows, read_lines
+from glyphrl.errors import UserError
+
+PEEK_ROWS = 20
+JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What importers need besides the file."""
+
+    prompt: str
+    """Instruction for rows that carry none."""
+    image_root: Path | None = None
+    """Folder that relative image paths are relative to. None: the folder of the file."""
+
+    def image_base(self, path: Path) -> Path:
+        """Folder that the relative image paths of the file `path` are relative to."""
+        return self.image_root if self.image_root is not None else path.parent
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row that was read: the sample (its id is `""` where the row has none) and its place."""
+
+    sample: Sample
+    file: str
+    line: int
+
+
+@dataclass
+class Peek:
+    """The beginning of a file, read once for all importers that look at it."""
+
+    path: Path
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """First JSON objects, where the file is JSON."""
+    lines: list[str] = field(default_factory=list)
+    """First lines, where it is other text."""
+
+    @classmethod
+    def of(cls, path: Path) -> Peek:
+        """Looks at a file.
+
+        Raises:
+            UserError: It cannot be read as text.
+        """
+        if _looks_like_json(path):
+            found = islice((row for row in read_json_rows(path) if isinstance(row, JsonRow)), PEEK_ROWS)
+            return cls(path, rows=[row.value for row in found])
+        lines = islice((line for line in read_lines(path) if isinstance(line, Line)), PEEK_ROWS)
+        return cls(path, lines=[line.text for line in lines])
+
+    def common_keys(self) -> set[str]:
+        """Keys that every one of the first rows has."""
+        return set.intersection(*(set(row) for row in self.rows)) if self.rows else set()
+
+
+def _looks_like_json(path: Path) -> bool:
+    if path.suffix.lower() in JSON_SUFFIXES:
+        return True
+    with open_bytes(path) as file:
+        return file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+
+
+class Importer(Protocol):
+    """What a module of this folder offers."""
+
+    LOOKS_FOR: str
+    """What a file of the format looks like, for a person."""
+
+    def detect(self, peek: Peek) -> bool:
+        """Whether the file has this format."""
+
+    def read(self, path: Path, options: ReadOptions) -> Iterator[Record | Problem]:
+        """The rows of a file, good and bad, in order."""
+
+
+def read_json_records(
+    path: Path, options: ReadOptions, parse: Callable[[dict[str, Any], Path, ReadOptions], Sample]
+) -> Iterator[Record | Problem]:
+    """Reads a JSON or JSON Lines file with `parse(row, image_base, options)` for every object."""
+    base = options.image_base(path)
+    for row in read_json_rows(path):
+        if isinstance(row, Problem):
+            yield row
+            continue
+        try:
+            yield Record(parse(row.value, base, options), str(path), row.line)
+        except RowError as error:
+            yield error.at(path, row.line)
+
+
+def row_id(row: dict[str, Any]) -> str:
+    """The row's own id as a string, or `""`."""
+    value = row.get("id")
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def further_columns(row: dict[str, Any], used: tuple[str, ...]) -> dict[str, Any]:
+    """The keys of a row that an importer does not read.
+
+    A key that has a meaning of its own in the canonical form is kept as `source_<key>`.
+    """
+    rest = {key: value for key, value in row.items() if key not in used}
+    return {f"source_{key}" if key in FIELDS else key: value for key, value in rest.items()}
+
+
+def sniff_delimiter(header: str) -> str:
+    """The separator of a table's header line: comma, semicolon or tab, whichever finds most fields."""
+    return max(",;\t", key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter))))
+
+
+def only(paths: list[Path], folder: Path, looked_for: str) -> Path:
+    """The one path of a list.
+
+    Raises:
+        UserError: There are none or several.
+    """
+    if len(paths) == 1:
+        return paths[0]
+    found = ", ".join(sorted(path.name for path in paths)) or "nothing of the kind"
+    raise UserError(f"{folder}: looked for {looked_for}; found {found}; give the path of one file")

@@ -1,0 +1,98 @@
+"""A table with a header line: an image column, a question column (optional) and an answer column.
+
+Separated by commas, semicolons or tabs; quoted fields may hold line ends.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from glyphrl.data.importers.base import Peek, ReadOptions, Record, further_columns, sniff_delimiter
+from glyphrl.data.importers.conversation import build_sample, text_turn
+from glyphrl.data.problems import Problem, RowError
+from glyphrl.data.textfiles import find_surrogate, invalid_utf8, open_bytes
+from glyphrl.errors import UserError
+
+LOOKS_FOR = 'a table with a header line that names "image", "question" and "answer" columns'
+IMAGE = ("image", "image_path", "img", "file", "filename", "path")
+QUESTION = ("question", "query", "prompt")
+ANSWER = ("answer", "response", "solution", "text", "label", "transcription")
+
+
+def detect(peek: Peek) -> bool:
+    """Whether the first line names an image and an answer column; two columns with a tab are a label file."""
+    if not peek.lines:
+        return False
+    delimiter = sniff_delimiter(peek.lines[0])
+    names = next(csv.reader([peek.lines[0]], delimiter=delimiter))
+    found = _find(names, IMAGE) is not None and _find(names, ANSWER) is not None
+    return found and not (delimiter == "\t" and len(names) == 2)
+
+
+def read(path: Path, options: ReadOptions) -> Iterator[Record | Problem]:
+    """The rows of a table."""
+    csv.field_size_limit(1 << 30)
+    with open_bytes(path) as raw:
+        file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        header = file.readline()
+        delimiter = sniff_delimiter(header)
+        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+        columns = {
+            "image": _find(names, IMAGE),
+            "question": _find(names, QUESTION),
+            "answer": _find(names, ANSWER),
+        }
+        for name, known in (("image", IMAGE), ("answer", ANSWER)):
+            if columns[name] is None:
+                raise UserError(f"{path}:1: found the columns {names}; expected one of {', '.join(known)}")
+        reader = csv.reader(file, delimiter=delimiter)
+        line = 2
+        try:
+            for fields in reader:
+                if fields:
+                    yield _record(
+                        dict(zip(names, fields, strict=False)), fields, names, columns, path, line, options
+                    )
+                line = reader.line_num + 2
+        except csv.Error as error:
+            raise UserError(f"{path}:{line}: {error}; expected a table separated by {delimiter!r}") from None
+
+
+def _record(
+    row: dict[str, str],
+    fields: list[str],
+    names: list[str],
+    columns: dict[str, str | None],
+    path: Path,
+    line: int,
+    options: ReadOptions,
+) -> Record | Problem:
+    if len(fields) != len(names):
+        return Problem(
+            "malformed_row", str(path), line, "", f"{len(fields)} fields", f"{len(names)}: {names}"
+        )
+    if find_surrogate(fields):
+        return invalid_utf8(path, line, "undecodable bytes")
+    used = tuple(column for column in columns.values() if column)
+    question = row[columns["question"]] if columns["question"] else ""
+    try:
+        sample = build_sample(
+            identifier=row.get("id", ""),
+            turns=[text_turn("user", question)],
+            listed_images=[row[columns["image"] or ""]] if row[columns["image"] or ""] else [],
+            solution=row[columns["answer"] or ""],
+            extra=further_columns(row, (*used, "id")),
+            base=options.image_base(path),
+            options=options,
+        )
+    except RowError as error:
+        return error.at(path, line)
+    return Record(sample, str(path), line)
+
+
+def _find(names: list[str], known: tuple[str, ...]) -> str | None:
+    lowered = {name.strip().lower(): name.strip() for name in reversed(names)}
+    return next((lowered[name] for name in known if name in lowered), None)

@@ -1,0 +1,90 @@
+"""Label file: `image<TAB>text` on each line; beside it may stand `docs.tsv`: `image<TAB>document`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from glyphrl.data.importers.base import Peek, ReadOptions, Record
+from glyphrl.data.problems import Problem, RowError, shown
+from glyphrl.data.sample import Sample, absolute_path
+from glyphrl.data.textfiles import read_lines
+
+LOOKS_FOR = (
+    "lines of image file, tab, text; or a folder that holds labels.tsv (and docs.tsv: image, tab, document)"
+)
+DOCUMENTS = "docs.tsv"
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".jp2",
+    ".pnm",
+    ".pgm",
+    ".ppm",
+)
+_HEADERS = (
+    {"image", "img", "file", "filename", "path", "image_path"},
+    {"text", "label", "transcription", "solution", "document", "doc"},
+)
+
+
+def detect(peek: Peek) -> bool:
+    """Whether most of the first lines start with an image's file name and a tab."""
+    rows = [line.split("\t", 1) for line in peek.lines]
+    images = sum(len(row) == 2 and row[0].strip().lower().endswith(IMAGE_SUFFIXES) for row in rows)
+    return images > len(rows) / 2
+
+
+def read(path: Path, options: ReadOptions) -> Iterator[Record | Problem]:
+    """The rows of a label file; a document out of docs.tsv becomes the column `document`."""
+    base = options.image_base(path)
+    documents: dict[str, str] = {}
+    if (listing := path.with_name(DOCUMENTS)).is_file():
+        for entry in _pairs(listing, "document"):
+            if isinstance(entry, Problem):
+                yield entry
+                continue
+            line, image, document = entry
+            if documents.setdefault(image, document) != document:
+                found = f"{image!r} in the documents {documents[image]!r} and {document!r}"
+                yield Problem("duplicate_id", str(listing), line, "document", found, "one document per image")
+    for entry in _pairs(path, "text"):
+        if isinstance(entry, Problem):
+            yield entry
+            continue
+        line, image, text = entry
+        extra = {"document": documents[image]} if image in documents else {}
+        try:
+            images = (absolute_path(image, base),)
+        except RowError as error:
+            yield error.at(path, line)
+            continue
+        yield Record(Sample(image, images, options.prompt, text, extra), str(path), line)
+
+
+def _pairs(path: Path, second: str) -> Iterator[tuple[int, str, str] | Problem]:
+    """Line number, first and second field, which may hold tabs; a header line is skipped."""
+    for line in read_lines(path):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        image, tab, value = line.text.partition("\t")
+        if line.number == 1 and image.strip().lower() in _HEADERS[0] and value.strip().lower() in _HEADERS[1]:
+            continue
+        if not tab or not image.strip():
+            expected = f"image file, tab, {second}"
+            yield Problem("malformed_row", str(path), line.number, "", shown(line.text), expected)
+        else:
+            yield line.number, image.strip(), value
+
+
+def label_files(folder: Path) -> list[Path]:
+    """The label file of a folder, or of its subfolders."""
+    own = folder / "labels.tsv"
+    return [own] if own.is_file() else sorted(folder.glob("*/labels.tsv"))

@@ -1,0 +1,65 @@
+"""Query and response: JSON Lines with `{"query", "response", "image_path"}`.
+
+Images stand under `image_path`, `image` or `images`, or in the query as `<|vision_start|>path<|vision_end|>`;
+`system` and `history` (pairs of query and response) are read where they are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from glyphrl.data.importers.base import Peek, ReadOptions, Record, further_columns, read_json_records, row_id
+from glyphrl.data.importers.conversation import Turn, build_sample, images_of_row, text_turn
+from glyphrl.data.problems import Problem, RowError, shown
+from glyphrl.data.sample import Sample, text_field
+
+LOOKS_FOR = 'JSON Lines with the keys "query", "response" and "image_path" (or "image", "images")'
+_IMAGE_KEYS = ("image_path", "images", "image")
+_USED = ("id", "query", "response", "system", "history", *_IMAGE_KEYS)
+
+
+def detect(peek: Peek) -> bool:
+    """Whether every row has a query and a response."""
+    return {"query", "response"} <= peek.common_keys()
+
+
+def read(path: Path, options: ReadOptions) -> Iterator[Record | Problem]:
+    """The rows of a query and response file."""
+    return read_json_records(path, options, parse)
+
+
+def parse(row: dict[str, Any], base: Path, options: ReadOptions) -> Sample:
+    """One row.
+
+    Raises:
+        RowError: The row is not as it should be.
+    """
+    if "response" not in row:
+        raise RowError("missing_field", "response", f"the keys {sorted(row)}", "a key 'response'")
+    turns = [text_turn("system", text_field(row["system"], "system"))] if row.get("system") else []
+    turns += _history(row.get("history") or [])
+    turns.append(text_turn("user", text_field(row.get("query", ""), "query")))
+    return build_sample(
+        identifier=row_id(row),
+        turns=turns,
+        listed_images=images_of_row(row, _IMAGE_KEYS),
+        solution=text_field(row["response"], "response"),
+        extra=further_columns(row, _USED),
+        base=base,
+        options=options,
+    )
+
+
+def _history(value: object) -> list[Turn]:
+    if not isinstance(value, list):
+        raise RowError("wrong_type", "history", shown(value), "a list of pairs of query and response")
+    turns: list[Turn] = []
+    for index, pair in enumerate(value):
+        name = f"history[{index}]"
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise RowError("wrong_type", name, shown(pair), "a pair of query and response")
+        turns.append(text_turn("user", text_field(pair[0], name)))
+        turns.append(Turn("assistant", text_field(pair[1], name)))
+    return turns

@@ -1,0 +1,101 @@
+"""Row by row: importer's records become checked samples, or problems with their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from glyphrl.config_schema import DataConfig
+from glyphrl.data.chat import CONTROL_TOKEN, split_prompt
+from glyphrl.data.images import ImageError, ImageInfo, inspect_image, resized_size
+from glyphrl.data.importers import IMPORTERS
+from glyphrl.data.importers.base import ReadOptions
+from glyphrl.data.problems import Problem, RowError
+from glyphrl.data.sample import Sample
+from glyphrl.errors import UserError
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Which rows are good enough."""
+
+    check_images: bool = True
+    """Look into every image file."""
+    allow_empty: bool = False
+    """Accept samples whose reference is empty."""
+    min_pixels: int = DataConfig.min_pixels
+    max_pixels: int = DataConfig.max_pixels
+
+
+def iterate_samples(
+    file: Path, format: str, options: ReadOptions, checks: CheckOptions
+) -> Iterator[Sample | Problem]:
+    """Reads one file row by row: every row is a checked sample or a problem.
+
+    Samples without an id of their own get the path of their first image, counted up where it comes again.
+    """
+    seen: set[str] = set()
+    counted: dict[str, int] = {}
+    base = options.image_base(file).absolute()
+    inspect = lru_cache(maxsize=4096)(inspect_image)  # several questions about one image stand close together
+    for record in IMPORTERS[format].read(file, options):
+        if isinstance(record, Problem):
+            yield record
+            continue
+        try:
+            sample = record.sample
+            if not sample.id and sample.images:
+                sample = _with_derived_id(sample, base, seen, counted)
+            if sample.id in seen:
+                raise RowError("duplicate_id", "id", f"{sample.id!r} for the second time", "an id of its own")
+            check_sample(sample, checks, inspect)
+        except RowError as error:
+            yield error.at(record.file, record.line)
+            continue
+        seen.add(sample.id)
+        yield sample
+
+
+def check_sample(
+    sample: Sample, checks: CheckOptions, inspect: Callable[[str], ImageInfo] = inspect_image
+) -> list[ImageInfo]:
+    """Passes where a sample can be trained on.
+
+    Returns:
+        What is known of its images; nothing without `check_images`.
+
+    Raises:
+        RowError: What is wrong with it.
+    """
+    if not sample.images:
+        raise RowError("missing_field", "images", "no image", "at least one")
+    if not sample.solution.strip() and not checks.allow_empty:
+        raise RowError("empty_reference", "solution", repr(sample.solution), "the text of the image")
+    if token := CONTROL_TOKEN.search(sample.solution):
+        raise RowError("special_token", "solution", f"the token {token[0]!r}", "text without control tokens")
+    split_prompt(sample.prompt, len(sample.images))
+    infos: list[ImageInfo] = []
+    for path in sample.images if checks.check_images else ():
+        try:
+            info = inspect(path)
+            resized_size(info.width, info.height, checks.min_pixels, checks.max_pixels)
+        except ImageError as error:
+            raise RowError(error.kind, "images", f"{error.found} at {path}", error.expected) from None
+        except UserError as error:
+            raise RowError(
+                "extreme_image", "images", f"{path}: {error}", "an image that can be sized"
+            ) from None
+        infos.append(info)
+    return infos
+
+
+def _with_derived_id(sample: Sample, base: Path, seen: set[str], counted: dict[str, int]) -> Sample:
+    path = Path(sample.images[0])
+    name = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
+    while True:
+        number = counted[name] = counted.get(name, 0) + 1
+        identifier = name if number == 1 else f"{name}#{number}"
+        if identifier not in seen:
+            return Sample(identifier, sample.images, sample.prompt, sample.solution, sample.extra)
