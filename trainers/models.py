@@ -1,0 +1,161 @@
+"""Loading a model with its processor, choosing what is trained, and saving so that it loads again anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glyphrl.config_schema import LoraSettings, ModelConfig
+from glyphrl.errors import UserError
+from glyphrl.trainers.prompts import ImageSizing
+
+SUPPORTED = ("qwen2_5_vl", "qwen2_vl")
+VISION_PREFIX, MERGER_PREFIX = "model.visual.", "model.visual.merger."
+ADAPTER_FILE = "adapter_config.json"
+
+
+def is_adapter(path: str | Path) -> bool:
+    """Whether a folder holds a PEFT adapter rather than a whole model."""
+    return (Path(path) / ADAPTER_FILE).is_file()
+
+
+def adapter_base(path: str | Path) -> str:
+    """The model that an adapter was trained on."""
+    return json.loads((Path(path) / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]
+
+
+def resolve_dtype(dtype: str, *, cpu: bool) -> torch.dtype | str:
+    """`auto` keeps the checkpoint's type on a GPU; a CPU computes in float32."""
+    if dtype == "auto":
+        return torch.float32 if cpu else "auto"
+    return getattr(torch, dtype)
+
+
+def load_processor(path: str, sizing: ImageSizing, *, trust_remote_code: bool = False) -> Any:
+    """The processor, with the run's bounds of the image area and padding on the left."""
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code, padding_side="left")
+    processor.image_processor.size = {"shortest_edge": sizing.min_pixels, "longest_edge": sizing.max_pixels}
+    return processor
+
+
+def load_base_model(path: str, config: ModelConfig, *, cpu: bool) -> Any:
+    """A Qwen2-VL or Qwen2.5-VL model, all of its weights trainable.
+
+    Raises:
+        UserError: The folder is missing or holds another kind of model.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    try:
+        found = AutoConfig.from_pretrained(
+            path, revision=config.revision, trust_remote_code=config.trust_remote_code
+        ).model_type
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model.path: {path!r} is no model folder and no hub model that can be reached ({first_line(error)})"
+        ) from error
+    if found not in SUPPORTED:
+        raise UserError(f"model.path: {path!r} is a {found!r} model; expected one of {', '.join(SUPPORTED)}")
+    return AutoModelForImageTextToText.from_pretrained(
+        path,
+        revision=config.revision,
+        dtype=resolve_dtype(config.dtype, cpu=cpu),
+        attn_implementation=config.attn_implementation,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def load_for_training(start: str, config: ModelConfig, *, cpu: bool) -> Any:
+    """The model that a stage trains: base weights or an earlier stage's result, frozen parts frozen, adapters added.
+
+    Args:
+        start: Model folder, hub id, or adapter folder of an earlier stage.
+        config: The `model` section.
+        cpu: Training runs on a CPU.
+    """
+    if is_adapter(start):
+        from peft import PeftModel
+
+        base = load_base_model(adapter_base(start), config, cpu=cpu)
+        return PeftModel.from_pretrained(base, start, is_trainable=True)
+    model = load_base_model(start, config, cpu=cpu)
+    if config.lora is not None:
+        from peft import get_peft_model
+
+        return get_peft_model(model, lora_config(model, config.lora, config))
+    freeze(model, vision=config.freeze_vision, merger=config.freeze_merger)
+    return model
+
+
+def load_for_inference(path: str, config: ModelConfig, *, cpu: bool) -> Any:
+    """A model to sample from; an adapter is put on its base, not merged."""
+    if is_adapter(path):
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(load_base_model(adapter_base(path), config, cpu=cpu), path).eval()
+    return load_base_model(path, config, cpu=cpu).eval()
+
+
+def freeze(model: Any, *, vision: bool, merger: bool) -> None:
+    """Stops gradients of the vision tower, of its merger, or of both."""
+    for name, parameter in model.named_parameters():
+        if name.startswith(MERGER_PREFIX):
+            parameter.requires_grad_(not merger)
+        elif name.startswith(VISION_PREFIX):
+            parameter.requires_grad_(not vision)
+
+
+def lora_config(model: Any, lora: LoraSettings, config: ModelConfig) -> Any:
+    """PEFT's configuration of the adapters."""
+    from peft import LoraConfig
+
+    targets = lora.target_modules
+    if targets == "all-linear":
+        targets = linear_layers(model, vision=not config.freeze_vision, merger=not config.freeze_merger)
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        modules_to_save=lora.modules_to_save or None,
+        task_type="CAUSAL_LM",
+    )
+
+
+def linear_layers(model: Any, *, vision: bool, merger: bool) -> list[str]:
+    """Full names of the linear layers that get an adapter: the language model's, and the vision parts' if asked for."""
+    names = []
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.nn.Linear) or name.endswith("lm_head"):
+            continue
+        if name.startswith(MERGER_PREFIX):
+            wanted = merger
+        elif name.startswith(VISION_PREFIX):
+            wanted = vision
+        else:
+            wanted = True
+        if wanted:
+            names.append(name)
+    return names
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside PEFT's wrapper, if there is one."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def trainable_report(model: Any) -> str:
+    """A sentence on how much is trained."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return f"{trained:,} of {total:,} parameters are trained ({trained / total:.2%})"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

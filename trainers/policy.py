@@ -1,0 +1,118 @@
+"""Log-probabilities of completions under a model: one forward pass for whole groups, logits only where they count."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from glyphrl.trainers.packing import PackedGroups, RopeIndex, attention_mask, split_by_length
+
+CHUNK = 1024  # positions whose logits exist at the same time
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """C completions, T tokens at most; zero where a completion has ended."""
+
+    logps: torch.Tensor
+    """(C, T): log-probability of each token at the sampling temperature, differentiable."""
+    entropies: torch.Tensor
+    """(C, T): entropy of the distribution that the token was drawn from, in nats, without gradient."""
+
+
+def add_scoring_forward(model: Any, banned_token_ids: Sequence[int], temperature: float) -> None:
+    """Teaches `model.forward` a second call: with `scored` and `targets` it returns log-probabilities, not logits.
+
+    The call goes through `model(...)`, so DDP, DeepSpeed and PEFT wrappers around the model take part as in any
+    forward pass. `generate` and ordinary calls are unchanged.
+
+    Args:
+        model: A Qwen2-VL or Qwen2.5-VL model for conditional generation, not wrapped by PEFT.
+        banned_token_ids: Tokens with probability 0, as in the rollout.
+        temperature: Sampling temperature; logits are divided by it.
+    """
+    original = model.forward
+    banned = list(banned_token_ids)
+
+    @functools.wraps(type(model).forward)  # `generate` checks its arguments against this signature
+    def forward(*args: Any, scored: torch.Tensor | None = None, targets: Any = None, **kwargs: Any) -> Any:
+        if scored is None:
+            return original(*args, **kwargs)
+        hidden = model.model(*args, **kwargs, use_cache=False).last_hidden_state
+        selected = hidden[scored[:, 0], scored[:, 1]]  # (N, H)
+        return score_tokens(model.get_output_embeddings(), selected, targets, banned, temperature)
+
+    model.forward = forward
+
+
+def score_tokens(
+    head: torch.nn.Module,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    banned: Sequence[int],
+    temperature: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each target and entropy of its distribution, (N,) each, in float32.
+
+    Logits are made `CHUNK` positions at a time and made again in the backward pass, so that no (N, vocabulary) tensor
+    is ever kept.
+    """
+    logps, entropies = [], []
+    for part, target in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+        logp, entropy = checkpoint(_score_chunk, head, part, target, banned, temperature, use_reentrant=False)
+        logps.append(logp)
+        entropies.append(entropy)
+    return torch.cat(logps), torch.cat(entropies)
+
+
+def _score_chunk(
+    head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, banned: Sequence[int], temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = head(hidden).float() / temperature
+    if banned:
+        logits = logits.index_fill(1, torch.tensor(banned, device=logits.device), float("-inf"))
+    distribution = torch.log_softmax(logits, dim=-1)
+    logps = distribution.gather(1, targets[:, None])[:, 0]
+    with torch.no_grad():
+        # a banned token adds nothing: exp(-inf) * -inf would be NaN
+        entropy = -(distribution.exp() * distribution.clamp(min=-1e4)).sum(-1)
+    return logps, entropy
+
+
+def rope_index_of(model: Any) -> RopeIndex:
+    """The model's own M-RoPE positions for one unpadded prompt."""
+    core = model.model
+    image_token = model.config.image_token_id
+
+    def rope_index(ids: torch.Tensor, grids: torch.Tensor | None) -> torch.Tensor:
+        kinds = (ids == image_token).int()
+        return core.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grids)[0]
+
+    return rope_index
+
+
+def score_groups(model: Any, packed: PackedGroups, dtype: torch.dtype) -> TokenScores:
+    """Scores every completion token of the packed groups.
+
+    Args:
+        model: The model, wrapped or not, whose base has had `add_scoring_forward`.
+        packed: Groups on the model's device.
+        dtype: Type of the attention scores (the type that the model computes in).
+    """
+    images = {}
+    if packed.pixel_values is not None:
+        images = {"pixel_values": packed.pixel_values, "image_grid_thw": packed.image_grid_thw}
+    logps, entropies = model(
+        input_ids=packed.input_ids,
+        position_ids=packed.position_ids,
+        attention_mask={"full_attention": attention_mask(packed.segments, dtype)},
+        scored=packed.scored,
+        targets=packed.targets,
+        **images,
+    )
+    return TokenScores(split_by_length(logps, packed.lengths), split_by_length(entropies, packed.lengths))

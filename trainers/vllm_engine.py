@@ -1,0 +1,178 @@
+"""Rollouts by a vLLM engine in this process, on a GPU or a CPU."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from glyphrl.config_schema import RolloutConfig
+from glyphrl.trainers.prompts import EncodedPrompt, ImageSizing
+from glyphrl.trainers.rollout import Rollout, Sampling
+from glyphrl.trainers.weights import named_policy_weights
+
+logger = logging.getLogger(__name__)
+
+BANNED_WORDS = ["<|image_pad|>", "<|video_pad|>"]  # see `prompts.banned_token_ids`
+LONGEST_CONTEXT = 32768
+
+
+def prepare_environment(config: RolloutConfig) -> None:
+    """Settings that vLLM reads from the environment, unless the user has set them. Call it before vLLM is imported."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # weights are handed over in this process
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(config.kv_cache_gb))
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+
+class VllmBackend:
+    """A colocated vLLM engine.
+
+    It gets the prompt ids before image expansion, together with the images: given expanded ids, vLLM expands them
+    again (27 ids become 49 instead of 38) and samples from a prompt that the trainer never sees.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        config: RolloutConfig,
+        *,
+        sizing: ImageSizing,
+        dtype: str = "auto",
+        max_model_len: int | None = None,
+        max_images: int = 1,
+        max_num_seqs: int = 256,
+        seed: int = 0,
+        trust_remote_code: bool = False,
+    ) -> None:
+        """Starts the engine.
+
+        Args:
+            model_path: Folder or hub id of the base model; `sync` brings the trained weights.
+            config: The `rollout` section.
+            sizing: Bounds of the image area, the same as in training.
+            dtype: Type of the weights, e.g. `float32`.
+            max_model_len: Longest prompt plus completion in tokens.
+            max_images: Images in one prompt at most.
+            max_num_seqs: Completions in flight at most.
+            seed: Seed of the sampler; another one on each rank.
+            trust_remote_code: Run code that comes with a hub model.
+        """
+        prepare_environment(config)
+        from vllm import LLM
+
+        arguments: dict[str, Any] = {
+            "model": model_path,
+            "dtype": dtype,
+            "max_model_len": config.max_model_len or max_model_len,
+            "limit_mm_per_prompt": {"image": max_images, "video": 0},
+            "max_num_seqs": max_num_seqs,
+            "gpu_memory_utilization": config.gpu_memory_utilization,
+            "enforce_eager": config.enforce_eager,
+            "tensor_parallel_size": config.tensor_parallel_size,
+            "mm_processor_kwargs": {
+                "size": {"shortest_edge": sizing.min_pixels, "longest_edge": sizing.max_pixels}
+            },
+            # the importance ratio needs the probabilities of the distribution that was sampled from
+            "logprobs_mode": "processed_logprobs",
+            "seed": seed,
+            "trust_remote_code": trust_remote_code,
+            **distributed_arguments(),
+        }
+        self.llm = LLM(**{**arguments, **config.engine_args})
+        self.sizing = sizing
+
+    def sample(self, prompts: Sequence[EncodedPrompt], n: int, sampling: Sampling) -> list[list[Rollout]]:
+        """`n` completions of each prompt: one request a prompt, so that image and prompt are processed once."""
+        from vllm import SamplingParams
+
+        requests = [engine_request(prompt) for prompt in prompts]
+        params = SamplingParams(
+            n=n,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            max_tokens=sampling.max_tokens,
+            logprobs=0,
+            bad_words=BANNED_WORDS,
+            detokenize=True,
+        )
+        outputs = self.llm.generate(requests, params, use_tqdm=False)
+        for prompt, output in zip(prompts, outputs, strict=True):
+            check_expansion(prompt, output.prompt_token_ids)
+        return [[read_completion(completion) for completion in output.outputs] for output in outputs]
+
+    def sync(self, model: Any) -> None:
+        """Loads the policy's weights and drops all that was computed with the old ones.
+
+        vLLM packs weights on a CPU when it loads them, so they go in through its own reload there too.
+        """
+        runner = self.llm.llm_engine.model_executor.driver_worker.model_runner
+        runner.reload_weights(weights_iterator=named_policy_weights(model), is_checkpoint_format=True)
+        repack_tied_head(runner.get_model())
+        self.reset_caches()
+
+    def reset_caches(self) -> None:
+        """Forgets keys and values of prompts, processed images and encoded images."""
+        self.llm.reset_prefix_cache()
+        self.llm.reset_mm_cache()
+        self.llm.llm_engine.reset_encoder_cache()
+
+
+def distributed_arguments() -> dict[str, Any]:
+    """One engine per training rank: the engine joins the process group that the trainer has made."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        return {}
+    return {"distributed_executor_backend": "external_launcher"}
+
+
+def repack_tied_head(model: Any) -> None:
+    """Brings the output layer of a model with tied embeddings up to date after a reload.
+
+    A checkpoint with tied embeddings holds no weight of its own for the output layer, so vLLM's reload leaves that
+    layer alone; on a CPU it computes on a packed copy, which then is the one of the old embeddings (vLLM 0.31).
+    """
+    language_model = model.get_language_model()
+    head, embedding = language_model.lm_head, language_model.model.embed_tokens
+    if head is embedding or not language_model.config.tie_word_embeddings:
+        return
+    head.weight = embedding.weight
+    head.quant_method.process_weights_after_loading(head)
+
+
+def engine_request(prompt: EncodedPrompt) -> dict[str, Any]:
+    """What vLLM is asked for one prompt."""
+    request: dict[str, Any] = {"prompt_token_ids": prompt.raw_ids}
+    if prompt.images:
+        request["multi_modal_data"] = {"image": list(prompt.images)}
+    return request
+
+
+def check_expansion(prompt: EncodedPrompt, engine_ids: Sequence[int]) -> None:
+    """Makes sure that sampler and trainer compute on the same prompt.
+
+    Raises:
+        RuntimeError: vLLM has expanded the image tokens otherwise than the trainer.
+    """
+    if list(engine_ids) != prompt.ids:
+        raise RuntimeError(
+            f"sample {prompt.sample.id!r}: vLLM computed on {len(engine_ids)} prompt tokens, the trainer on "
+            f"{len(prompt.ids)}; image sizes or chat templates of the two differ, so the samples would not come from "
+            "the policy that is trained"
+        )
+
+
+def read_completion(completion: Any) -> Rollout:
+    """A completion as vLLM returns it."""
+    token_ids = list(completion.token_ids)
+    logps = [
+        step[token].logprob if token in step else math.nan
+        for step, token in zip(completion.logprobs, token_ids, strict=True)
+    ]
+    return Rollout(token_ids, logps, "length" if completion.finish_reason == "length" else "stop")
