@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BACKEND ?= auto
 
+# Tools are called by their scripts in .venv/bin, not by `.venv/bin/python -m`: where .venv is a link (see
+# scripts/setup_env.py), only the scripts name the environment's own, plain path.
+
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-unit lint format constraints clean
 
@@ -15,10 +18,10 @@ quickstart: setup ## Trains and evaluates a tiny model from end to end; a CPU is
 	.venv/bin/glyphrl quickstart
 
 test: setup ## Runs the tests: unit, then integration
-	.venv/bin/python -m pytest tests
+	.venv/bin/pytest tests
 
 test-unit: setup ## Runs the fast tests
-	.venv/bin/python -m pytest tests/unit
+	.venv/bin/pytest tests/unit
 
 lint: setup ## Checks style, formatting and types
 	.venv/bin/ruff check .
@@ -33,4 +36,4 @@ constraints: setup ## Resolves constraints.txt again after a dependency has chan
 	.venv/bin/python scripts/lock.py $(if $(UPGRADE),--upgrade)
 
 clean: ## Removes the environment and all caches; runs/ stays
-	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf "$$(readlink -f .venv)" .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
