@@ -39,7 +39,7 @@ class LoraSettings:
     dropout: float = 0.0
     """Dropout on the adapter's input."""
     target_modules: str | list[str] = "all-linear"
-    """`all-linear` (every linear layer of the language model, and of the vision parts that are not frozen) or names."""
+    """Names of modules, or `all-linear`: those of the language model and of unfrozen vision parts."""
     modules_to_save: list[str] = field(default_factory=list)
     """Modules that are trained in full and saved with the adapter."""
 
@@ -124,6 +124,16 @@ class RewardSpec:
     """Weight in the sum."""
     args: dict[str, Any] = field(default_factory=dict)
     """Parameters of the function."""
+    requires: str | None = None
+    """Name of another function of the list that gates this one (see `gate`); a gate never raises a reward."""
+    gate: Literal["zero", "multiply"] = "zero"
+    """`zero`: counts only where the required one scores 1; `multiply`: times the required one's score."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """On a completion that it fails on: stop the run, or leave it out there (counted and reported)."""
+    isolate: bool | None = None
+    """Run it in worker processes that can be killed. None: those that are not built in."""
+    completions: Literal["auto", "text", "messages"] = "auto"
+    """What it is given: texts, or TRL's message lists; `auto` goes by its annotation and code."""
 
 
 def default_reward_functions() -> list[RewardSpec]:
@@ -140,7 +150,17 @@ class RewardsConfig:
     plugins: list[str] = field(default_factory=list)
     """Python files that register rewards; relative paths are relative to the configuration file."""
     answer: Literal["lenient", "strict"] = "lenient"
-    """`strict`: a completion without an answer block scores 0; `lenient`: the whole completion is the answer."""
+    """A completion without an answer block scores 0 (`strict`) or is the answer as a whole (`lenient`)."""
+    extra_tags: list[str] = field(default_factory=list)
+    """Further blocks, e.g. `confidence`, that may stand beside the answer without being a format fault."""
+    aggregation: Literal["sum", "normalize_then_sum"] = "sum"
+    """`normalize_then_sum`: each function's scores are standardised within the group first."""
+    route_by: str | None = None
+    """Column that says which functions apply to a sample: a name, a list of names, or null for all."""
+    time_limit: float = 30.0
+    """Seconds per completion for functions that run in worker processes."""
+    workers: int = 1
+    """Worker processes of each function that scores completions one by one."""
 
 
 @dataclass
