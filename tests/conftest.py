@@ -1,4 +1,4 @@
-"""What all tests share: the environment that vLLM and the Hub libraries see, Hypothesis' profile, markers, order."""
+"""What all tests share: environment variables, Hypothesis' profile, markers, order, fixtures."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ENVIRONMENT = {
 for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)
 
-# One example may meet a cold cache (numba compiles on the first call), so no deadline. Failures on CI have to be
-# the ones that a person sees at home: the examples are the same in every run there.
+# One example may meet a cold cache (numba compiles on the first call), so no deadline. On CI the examples are
+# the same in every run: a failure there can be seen again.
 settings.register_profile("default", deadline=None)
 settings.register_profile(
     "ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -32,7 +32,7 @@ REPOSITORY = TESTS.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks everything under integration/ as slow, and puts the slow tests last: quick failures come first."""
+    """Marks everything under integration/ as slow and puts it last: quick failures come first."""
     for item in items:
         if TESTS / "integration" in item.path.parents:
             item.add_marker(pytest.mark.slow)
@@ -47,7 +47,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Data sets that lie beside a checkout, in `../shared/data`; the test is skipped where they are absent."""
+    """Data sets beside the checkout, in `../shared/data`; where they are absent, the test is skipped."""
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("needs ../shared/data beside the repository")
