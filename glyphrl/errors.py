@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: the message says what was found, what was expected, where, and what to do."""
+    """A user's mistake: the message says what was found, what was expected, where, and what to do."""
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:

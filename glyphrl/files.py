@@ -11,9 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renamed to `path` where the block succeeds, removed where it fails.
+    """Yields a temporary path beside `path`; renamed to `path` where the block succeeds, else removed.
 
-    The content is flushed to the disk before the rename, so that a crash leaves either the old file or the new one.
+    The content is flushed to the disk before the rename, so that a crash leaves either the old file or the
+    new one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

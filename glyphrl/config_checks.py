@@ -1,0 +1,213 @@
+"""What the types of a configuration cannot say: values out of range, and combinations that cannot work.
+
+Each check is a small generator of (dotted key, what is wrong with it); all findings are reported together.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from glyphrl.config_paths import stage_enabled
+from glyphrl.config_schema import RunConfig
+from glyphrl.deepspeed_file import check_deepspeed
+from glyphrl.errors import UserError, did_you_mean
+from glyphrl.stage_checks import check_grpo, check_stage
+from glyphrl.typed_values import Source, Where
+
+Finding = tuple[str, str]
+"""(dotted key, what is wrong with it)."""
+
+SMALLEST_IMAGE = 28 * 28
+"""Area in pixels of one merged patch of Qwen2-VL and Qwen2.5-VL: no image can be smaller."""
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_PLACEHOLDERS = ("solution", "think")
+_ENGINE_ARGS = {
+    "model": "model.path",
+    "max_model_len": "rollout.max_model_len",
+    "gpu_memory_utilization": "rollout.gpu_memory_utilization",
+    "tensor_parallel_size": "rollout.tensor_parallel_size",
+    "enforce_eager": "rollout.enforce_eager",
+    "dtype": "model.dtype",
+    "seed": "seed",
+    "trust_remote_code": "model.trust_remote_code",
+}
+"""Arguments of `vllm.LLM` that have a key of their own."""
+
+
+def find_problems(config: RunConfig) -> list[Finding]:
+    """Everything in `config` that cannot work, in the order of its sections."""
+    findings = [
+        *_check_model(config),
+        *_check_data(config),
+        *_check_rewards(config),
+        *_check_rollout(config),
+        *_check_eval(config),
+        *_check_launch(config),
+    ]
+    for stage in ("sft", "grpo"):
+        if stage_enabled(config, stage):
+            findings += check_stage(config, stage)
+    if stage_enabled(config, "grpo"):
+        findings += check_grpo(config)
+    if config.launch.deepspeed is not None and Path(config.launch.deepspeed).exists():
+        findings += check_deepspeed(config)
+    if config.sft is None and config.grpo is None:
+        findings.append(("sft", "and grpo are both missing; a run needs at least one of the two sections"))
+    return findings
+
+
+def check_config(config: RunConfig, source: Source | None = None) -> None:
+    """Raises one error that lists every problem, one sentence a line.
+
+    Raises:
+        UserError: `find_problems` found something.
+    """
+    source = source or Source()
+    sentences = [str(Where(source, key).error(message)) for key, message in find_problems(config)]
+    if sentences:
+        raise UserError("\n".join(sentences))
+
+
+def below(section: Any, prefix: str, **least: float) -> Iterator[Finding]:
+    """A finding for every attribute of `section` that is given and less than the least allowed value."""
+    for name, minimum in least.items():
+        value = getattr(section, name)
+        if value is not None and value < minimum:
+            yield f"{prefix}.{name}", f"is {value}, expected at least {minimum}"
+
+
+def _check_model(config: RunConfig) -> Iterator[Finding]:
+    model = config.model
+    if (model.path is None) == (model.tiny is None):
+        found = "both are given" if model.path is not None else "neither is given"
+        yield "model", f"needs exactly one of model.path and model.tiny, and {found}"
+    if model.path == "":
+        yield "model.path", "is empty; expected a folder or a hub id"
+    if model.tiny is not None:
+        tiny = model.tiny
+        yield from below(
+            tiny, "model.tiny", num_layers=1, vision_layers=1, hidden_size=32, vision_hidden_size=16
+        )
+        heads = tiny.hidden_size // 32
+        if tiny.hidden_size % 32 or heads % max(1, heads // 2):
+            yield (
+                "model.tiny.hidden_size",
+                f"is {tiny.hidden_size}, expected a multiple of 64 (pairs of heads of size 32)",
+            )
+        if tiny.vision_hidden_size % 16:
+            yield "model.tiny.vision_hidden_size", f"is {tiny.vision_hidden_size}, expected a multiple of 16"
+    if model.lora is not None:
+        yield from below(model.lora, "model.lora", r=1, alpha=1, dropout=0)
+        if model.lora.dropout >= 1:
+            yield "model.lora.dropout", f"is {model.lora.dropout}, expected a share from 0 to below 1"
+        if not model.lora.target_modules:
+            yield "model.lora.target_modules", "is empty; expected 'all-linear' or names of modules"
+
+
+def _check_data(config: RunConfig) -> Iterator[Finding]:
+    data = config.data
+    for name in ("train", "sft", "grpo", "eval"):
+        value = getattr(data, name)
+        if value == "" or value == [] or (isinstance(value, list) and "" in value):
+            yield f"data.{name}", "is empty; expected a file or folder, or several"
+    for stage in ("sft", "grpo"):
+        if stage_enabled(config, stage) and data.train is None and getattr(data, stage) is None:
+            yield "data.train", f"is missing: the stage {stage} needs data.train or data.{stage}"
+    if data.eval is None:
+        if not 0 < data.split.eval_fraction < 1:
+            yield (
+                "data.split.eval_fraction",
+                f"is {data.split.eval_fraction}, expected a share between 0 and 1 (0.1 holds out a tenth)",
+            )
+        if data.train is None and (data.sft is not None or data.grpo is not None) and _evaluates(config):
+            yield "data.eval", "is missing: held-out samples are split off data.train, which is missing too"
+    if data.min_pixels < 1:
+        yield "data.min_pixels", f"is {data.min_pixels}, expected at least 1 pixel"
+    if data.max_pixels < SMALLEST_IMAGE:
+        yield (
+            "data.max_pixels",
+            f"is {data.max_pixels}, expected at least {SMALLEST_IMAGE} (one merged patch of 28 x 28)",
+        )
+    if data.min_pixels > data.max_pixels:
+        yield (
+            "data.min_pixels",
+            f"is {data.min_pixels}, more than data.max_pixels, which is {data.max_pixels}",
+        )
+    if not data.prompt.strip():
+        yield "data.prompt", "is empty; expected an instruction such as 'Read the text in the image.'"
+    names = _PLACEHOLDER.findall(data.answer_template)
+    for name in names:
+        if name not in _PLACEHOLDERS:
+            yield "data.answer_template", f"has the placeholder {{{name}}}{did_you_mean(name, _PLACEHOLDERS)}"
+    if "solution" not in names:
+        yield (
+            "data.answer_template",
+            f"is {data.answer_template!r}; it must contain {{solution}}, the reference text",
+        )
+    yield from below(data, "data", max_train_samples=1, max_eval_samples=1)
+
+
+def _evaluates(config: RunConfig) -> bool:
+    in_training = (
+        section.args.get("eval_strategy", "no") != "no"
+        for section in (config.sft, config.grpo)
+        if section is not None and section.enabled
+    )
+    return config.eval.enabled or any(in_training)
+
+
+def _check_rewards(config: RunConfig) -> Iterator[Finding]:
+    functions = config.rewards.functions
+    if not functions and config.grpo is not None:
+        yield "rewards.functions", "is empty; GRPO needs at least one reward function"
+    first: dict[str, int] = {}
+    for index, spec in enumerate(functions):
+        key = f"rewards.functions.{index}"
+        if not spec.name:
+            yield f"{key}.name", "is missing; `glyphrl rewards list` shows the names"
+        elif spec.name in first:
+            yield (
+                f"{key}.name",
+                f"is {spec.name!r} again, after entry {first[spec.name]}; name each reward once",
+            )
+        first.setdefault(spec.name, index)
+        if not math.isfinite(spec.weight):
+            yield f"{key}.weight", f"is {spec.weight}, expected a finite number"
+    if functions and all(spec.weight == 0 for spec in functions):
+        yield "rewards.functions", "all have the weight 0; every completion would earn the same"
+    for plugin in config.rewards.plugins:
+        if not plugin.endswith(".py"):
+            yield "rewards.plugins", f"has {plugin!r}; expected a Python file"
+
+
+def _check_rollout(config: RunConfig) -> Iterator[Finding]:
+    rollout = config.rollout
+    if not 0 < rollout.gpu_memory_utilization <= 1:
+        yield (
+            "rollout.gpu_memory_utilization",
+            f"is {rollout.gpu_memory_utilization}, expected a share above 0 and at most 1",
+        )
+    yield from below(rollout, "rollout", kv_cache_gb=1, max_model_len=1, tensor_parallel_size=1)
+    if rollout.tensor_parallel_size > 1 and config.launch.processes % rollout.tensor_parallel_size:
+        yield (
+            "rollout.tensor_parallel_size",
+            f"is {rollout.tensor_parallel_size}, no divisor of launch.processes {config.launch.processes}",
+        )
+    for name, instead in _ENGINE_ARGS.items():
+        if name in rollout.engine_args:
+            yield f"rollout.engine_args.{name}", f"has a key of its own; set {instead}"
+
+
+def _check_eval(config: RunConfig) -> Iterator[Finding]:
+    yield from below(config.eval, "eval", max_new_tokens=1, batch_size=1, bootstrap_samples=1, worst_cases=0)
+
+
+def _check_launch(config: RunConfig) -> Iterator[Finding]:
+    launch = config.launch
+    yield from below(launch, "launch", processes=1)
+    if launch.port is not None and not 1 <= launch.port <= 65535:
+        yield "launch.port", f"is {launch.port}, expected 1 to 65535"

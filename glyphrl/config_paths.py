@@ -1,0 +1,95 @@
+"""Files that a configuration names: where relative paths are looked up, and which files are missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from glyphrl.config_schema import RunConfig
+from glyphrl.typed_values import Source
+
+_DATA_KEYS = ("train", "sft", "grpo", "eval")
+
+
+def resolve_paths(config: RunConfig, source: Source, folder: Path) -> None:
+    """Replaces relative paths of files that exist by absolute ones.
+
+    Paths in the file are looked up in `folder` (of the YAML file), then in the working directory; paths typed
+    on the command line the other way round. What exists in neither stays as it is (`model.path` may be a hub
+    id).
+    """
+
+    def resolve(key: str, value: str) -> str:
+        folders = (Path.cwd(), folder) if source.is_override(key) else (folder, Path.cwd())
+        return _resolve(value, folders)
+
+    def resolve_all(key: str, value: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(value, list):
+            return [resolve(key, item) for item in value]
+        return resolve(key, value) if value is not None else None
+
+    for name in _DATA_KEYS:
+        setattr(config.data, name, resolve_all(f"data.{name}", getattr(config.data, name)))
+    config.rewards.plugins = [resolve("rewards.plugins", plugin) for plugin in config.rewards.plugins]
+    if config.launch.deepspeed is not None:
+        config.launch.deepspeed = resolve("launch.deepspeed", config.launch.deepspeed)
+    if config.model.path is not None:
+        config.model.path = resolve("model.path", config.model.path)
+
+
+def data_files(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """(dotted key, path) of all data that the enabled stages and the evaluation read."""
+    used = {"train", "eval"} | {name for name in ("sft", "grpo") if stage_enabled(config, name)}
+    for name in _DATA_KEYS:
+        value = getattr(config.data, name)
+        if name in used and value is not None:
+            for path in [value] if isinstance(value, str) else value:
+                yield f"data.{name}", path
+
+
+def missing_files(config: RunConfig, config_path: str | Path | None = None) -> list[str]:
+    """A sentence for every file or folder that the configuration names and that does not exist.
+
+    Args:
+        config: a configuration that `load_config` returned.
+        config_path: its YAML file; its folder was looked in too.
+    """
+    named = list(data_files(config))
+    named += [("rewards.plugins", plugin) for plugin in config.rewards.plugins]
+    if config.launch.deepspeed is not None:
+        named.append(("launch.deepspeed", config.launch.deepspeed))
+    if config.model.path is not None and looks_local(config.model.path):
+        named.append(("model.path", config.model.path))
+    folders = (
+        [str(Path.cwd())]
+        if config_path is None
+        else [str(Path(config_path).resolve().parent), str(Path.cwd())]
+    )
+    sentences = []
+    for key, path in named:
+        if not Path(path).expanduser().exists():
+            tried = "" if os.path.isabs(path) else f"; looked in {' and in '.join(dict.fromkeys(folders))}"
+            sentences.append(f"{key}: there is no file or folder {path!r}{tried}")
+    return sentences
+
+
+def looks_local(path: str) -> bool:
+    """Whether a model's name can only be a path: hub ids are `name` or `owner/name`."""
+    return path.startswith((".", "~", "/")) or path.count("/") > 1 or os.path.exists(path)
+
+
+def stage_enabled(config: RunConfig, name: str) -> bool:
+    """Whether the stage `sft` or `grpo` is in the configuration and switched on."""
+    section = getattr(config, name)
+    return section is not None and section.enabled
+
+
+def _resolve(value: str, folders: tuple[Path, Path]) -> str:
+    path = Path(value).expanduser()
+    if path.is_absolute():
+        return str(path)
+    for folder in folders:
+        if (folder / path).exists():
+            return os.path.normpath(folder / path)
+    return value
