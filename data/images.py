@@ -36,6 +36,7 @@ _DECODER_ERRORS = (
     zlib.error,
 )
 _JPEG_END = b"\xff\xd9"
+_PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
 _GRAY16_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -97,19 +98,25 @@ def inspect_image(path: str | Path, decode: bool = False) -> ImageInfo:
     """
     check_is_file(path)
     try:
-        with open(path, "rb") as file:
-            with Image.open(file) as image:
-                width, height = image.size
-                if image.getexif().get(_EXIF_ORIENTATION, 1) in _QUARTER_TURNS:
-                    width, height = height, width
-                kind = image.format
-                if decode or not (kind == "PNG" or (kind == "JPEG" and _ends_with(file, _JPEG_END))):
-                    image.load()
-                elif kind == "PNG":
-                    image.verify()
-            return ImageInfo(width, height, os.fstat(file.fileno()).st_size)
+        with open(path, "rb") as file, Image.open(file) as image:
+            width, height = image.size
+            num_bytes = os.fstat(file.fileno()).st_size
+            if image.format == "PNG" and not decode and not _may_be_turned(path):
+                image.verify()
+                return ImageInfo(width, height, num_bytes)
+            if decode or image.format != "JPEG" or not _ends_with(file, _JPEG_END):
+                image.load()
+            if image.getexif().get(_EXIF_ORIENTATION, 1) in _QUARTER_TURNS:
+                width, height = height, width
+            return ImageInfo(width, height, num_bytes)
     except _DECODER_ERRORS as error:
         raise unreadable(path, error) from None
+
+
+def _may_be_turned(path: str | Path) -> bool:
+    """Whether a PNG holds metadata that may name an orientation: Pillow decodes all of it to find out."""
+    content = Path(path).read_bytes()
+    return any(mark in content for mark in _PNG_METADATA)
 
 
 def _ends_with(file: io.BufferedReader, end: bytes) -> bool:

@@ -170,4 +170,4 @@ def _relative(path: str, folder: str | Path | None) -> str:
     if folder is None:
         return path
     relative = os.path.relpath(path, folder)
-    return path if relative.startswith("..") else Path(relative).as_posix()
+    return path if relative.split(os.sep, 1)[0] == os.pardir else Path(relative).as_posix()

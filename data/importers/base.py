@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -65,8 +66,9 @@ class Peek:
         return cls(path, lines=[line.text for line in lines])
 
     def common_keys(self) -> set[str]:
-        """Keys that every one of the first rows has."""
-        return set.intersection(*(set(row) for row in self.rows)) if self.rows else set()
+        """Keys that most of the first rows have: a bad row among them must not hide the format."""
+        counts = Counter(key for row in self.rows for key in row)
+        return {key for key, count in counts.items() if count > len(self.rows) / 2}
 
 
 def _looks_like_json(path: Path) -> bool:

@@ -14,7 +14,7 @@ _OTHER_FORMATS = {"messages", "conversations", "query"}
 
 
 def detect(peek: Peek) -> bool:
-    """Whether every row has images and a solution, and no conversation."""
+    """Whether the rows have images and a solution, and no conversation."""
     keys = peek.common_keys()
     return {"images", "solution"} <= keys and not keys & _OTHER_FORMATS
 

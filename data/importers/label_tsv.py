@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from glyphrl.data.importers import csv_table
 from glyphrl.data.importers.base import Peek, ReadOptions, Record
 from glyphrl.data.problems import Problem, RowError, shown
 from glyphrl.data.sample import Sample, absolute_path
@@ -35,10 +36,12 @@ _HEADERS = (
 
 
 def detect(peek: Peek) -> bool:
-    """Whether most of the first lines start with an image's file name and a tab."""
+    """Whether the first lines start with an image's name and a tab; a table with a header is none."""
+    if csv_table.detect(peek):
+        return False
     rows = [line.split("\t", 1) for line in peek.lines]
     images = sum(len(row) == 2 and row[0].strip().lower().endswith(IMAGE_SUFFIXES) for row in rows)
-    return images > len(rows) / 2
+    return images > 0 and images >= len(rows) / 2
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Record | Problem]:

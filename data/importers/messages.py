@@ -24,7 +24,7 @@ _USED = ("id", "messages", "solution", *_IMAGE_KEYS)
 
 
 def detect(peek: Peek) -> bool:
-    """Whether every row has messages."""
+    """Whether the rows have messages."""
     return "messages" in peek.common_keys()
 
 

@@ -21,7 +21,7 @@ _USED = ("id", "query", "response", "system", "history", *_IMAGE_KEYS)
 
 
 def detect(peek: Peek) -> bool:
-    """Whether every row has a query and a response."""
+    """Whether the rows have a query and a response."""
     return {"query", "response"} <= peek.common_keys()
 
 

@@ -22,7 +22,7 @@ _USED = ("id", "conversations", "system", *_IMAGE_KEYS)
 
 
 def detect(peek: Peek) -> bool:
-    """Whether every row has conversations."""
+    """Whether the rows have conversations."""
     return "conversations" in peek.common_keys()
 
 
