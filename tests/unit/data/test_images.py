@@ -36,7 +36,7 @@ limits = st.tuples(st.integers(1, 64), st.integers(4, 40)).map(
 
 
 @given(sides, sides, limits)
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @example(1000, 48, (784, 784 * 20))  # a long line against a small limit: qwen-vl-utils gives a height of 0
 @example(2000, 10, (784 * 4, 784 * 1280))  # transformers rounds the height to 0 and shrinks the line
 def test_sizes_are_those_of_qwen_vl_utils_and_left_alone_by_transformers(width, height, limit):
@@ -59,7 +59,7 @@ def test_sizes_are_those_of_qwen_vl_utils_and_left_alone_by_transformers(width, 
     if 0 not in expected and low <= math.prod(expected) <= high:
         assert size == expected
     expected = transformers_rule(height, width, FACTOR, low, high)[::-1]
-    if min(width, height) >= FACTOR / 2 and low <= math.prod(expected) <= high:
+    if min(width, height) > FACTOR / 2 and low <= math.prod(expected) <= high:
         assert size == expected
 
 
