@@ -1,4 +1,5 @@
-# PYTHON: the interpreter that makes .venv (3.11 or 3.12). BACKEND: cpu or gpu; left out, the machine decides.
+# PYTHON: the interpreter that makes .venv (3.11 or 3.12). BACKEND: cpu or gpu; left out: the last one,
+# else what the machine has.
 PYTHON ?= python3
 BACKEND ?= auto
 
@@ -11,7 +12,7 @@ BACKEND ?= auto
 help: ## Lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-setup: ## Installs everything into .venv (BACKEND=cpu|gpu, else what the machine has)
+setup: ## Installs everything into .venv (BACKEND=cpu|gpu; else the last one, or what the machine has)
 	@"$(PYTHON)" scripts/setup_env.py --backend "$(BACKEND)"
 
 quickstart: setup ## Trains and evaluates a tiny model from end to end; a CPU is enough

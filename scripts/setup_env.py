@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import shlex
 import shutil
@@ -38,24 +39,33 @@ def main() -> int:
     """Parses the command line and brings `.venv` up to date."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--backend", choices=["auto", "cpu", "gpu"], default="auto", help="default: what the machine has"
+        "--backend",
+        choices=["auto", "cpu", "gpu"],
+        default="auto",
+        help="default: the last one, else what the machine has",
     )
     parser.add_argument("--force", action="store_true", help="install again although nothing has changed")
     arguments = parser.parse_args()
     try:
         use_supported_python()
-        backend = find_backend() if arguments.backend == "auto" else arguments.backend
         home = environment_folder()
-        stamp, wanted = VENV / "glyphrl-setup.sha256", fingerprint(backend, home)
-        if not arguments.force and stamp.is_file() and stamp.read_text() == wanted:
+        stamp = VENV / "glyphrl-setup"
+        last = stamp.read_text() if stamp.is_file() else ""
+        # A choice lasts: `make test` after `make setup BACKEND=cpu` must not turn to the GPU.
+        backend = (
+            arguments.backend if arguments.backend != "auto" else last.partition(" ")[0] or find_backend()
+        )
+        wanted = f"{backend} {fingerprint(home)}"
+        if not arguments.force and last == wanted:
             return 0
-        require_compiler()
+        require_tools()
         python = sys.version.split()[0]
         print(
             f"setup: backend {backend}, Python {python}, into {home}; the first time downloads 3 GB",
             flush=True,
         )
         create_environment(home)
+        stamp.unlink(missing_ok=True)  # until everything is installed, the environment is nobody's
         install(backend, home)
         stamp.write_text(wanted)
         print("setup: done", flush=True)
@@ -118,18 +128,23 @@ def is_plain(path: Path) -> bool:
     return shlex.quote(str(path)) == str(path)
 
 
-def fingerprint(backend: str, home: Path) -> str:
+def fingerprint(home: Path) -> str:
     """A digest of all that decides what stands in `.venv`, its place included: an environment cannot move."""
     digest = hashlib.sha256()
-    for part in (backend, sys.version, sys.base_prefix, str(ROOT), str(home)):
+    for part in (sys.version, sys.base_prefix, str(ROOT), str(home)):
         digest.update(part.encode() + b"\0")
     for name in ("pyproject.toml", "constraints.txt", "scripts/setup_env.py"):
         digest.update((ROOT / name).read_bytes() + b"\0")
     return digest.hexdigest() + "\n"
 
 
-def require_compiler() -> None:
-    """Fails early where DeepSpeed's CPU operators and vLLM's compiled kernels could not be built later."""
+def require_tools() -> None:
+    """Fails early without pip, or where DeepSpeed's and vLLM's kernels could not be built at run time."""
+    if importlib.util.find_spec("pip") is None:
+        raise SetupError(
+            f"{sys.executable} has no pip; install it, for example: apt-get install python3-pip, "
+            f"or: {sys.executable} -m ensurepip"
+        )
     if shutil.which("g++") is None and shutil.which("c++") is None:
         raise SetupError(
             "found no C++ compiler (g++), which DeepSpeed and vLLM call at run time; "
