@@ -66,7 +66,7 @@ def load_samples(
             a row is bad: the message lists all of them.
     """
     check_pixel_limits(min_pixels, max_pixels)
-    files = _source_files(source, base_dir)
+    files = source_files(source, base_dir)
     options = ReadOptions(prompt, image_root)
     checks = CheckOptions(check_images, allow_empty, min_pixels, max_pixels)
     report = ProblemReport()
@@ -88,16 +88,17 @@ def _good_samples(
     file: Path, format: str, options: ReadOptions, checks: CheckOptions, report: ProblemReport
 ) -> Iterator[Sample]:
     for row in iterate_samples(file, format, options, checks):
-        if isinstance(row, Problem):
-            report.add(row)
-            report.rows += row.file == str(file)  # a fault in a file beside it costs no row
-        else:
-            report.rows += 1
-            report.kept += 1
-            yield row
+        report.count_row(row if isinstance(row, Problem) else None, file)
+        if not isinstance(row, Problem):
+            yield row.sample
 
 
-def _source_files(source: Source, base_dir: Path | None) -> list[Path]:
+def source_files(source: Source, base_dir: Path | None) -> list[Path]:
+    """The data files of the sources.
+
+    Raises:
+        UserError: A source is no file or folder with data, none is given, or one is given twice.
+    """
     sources = [source] if isinstance(source, str | Path) else list(source)
     if not sources:
         raise UserError("no data source: expected a file or folder, found an empty list")

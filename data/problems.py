@@ -96,6 +96,13 @@ class ProblemReport:
         if len(kept) < EXAMPLES_KEPT:
             kept.append(problem)
 
+    def count_row(self, problem: Problem | None, file: object) -> None:
+        """Counts one row of `file`, bad where `problem` is given; a fault in another file costs none."""
+        if problem is not None:
+            self.add(problem)
+        self.rows += problem is None or problem.file == str(file)
+        self.kept += problem is None
+
     def merge(self, other: ProblemReport) -> None:
         """Adds the counts, examples and notes of another report."""
         self.counts.update(other.counts)

@@ -29,9 +29,17 @@ class CheckOptions:
     max_pixels: int = DataConfig.max_pixels
 
 
+@dataclass(frozen=True)
+class CheckedSample:
+    """A sample that can be trained on, and what is known of its images (nothing without `check_images`)."""
+
+    sample: Sample
+    images: list[ImageInfo]
+
+
 def iterate_samples(
     file: Path, format: str, options: ReadOptions, checks: CheckOptions
-) -> Iterator[Sample | Problem]:
+) -> Iterator[CheckedSample | Problem]:
     """Reads one file row by row: every row is a checked sample or a problem.
 
     Samples without an id of their own get the path of their first image, counted up where it comes again.
@@ -50,12 +58,12 @@ def iterate_samples(
                 sample = _with_derived_id(sample, base, seen, counted)
             if sample.id in seen:
                 raise RowError("duplicate_id", "id", f"{sample.id!r} for the second time", "an id of its own")
-            check_sample(sample, checks, inspect)
+            checked = CheckedSample(sample, check_sample(sample, checks, inspect))
         except RowError as error:
             yield error.at(record.file, record.line)
             continue
         seen.add(sample.id)
-        yield sample
+        yield checked
 
 
 def check_sample(

@@ -1,0 +1,166 @@
+"""`glyphrl data import` and `glyphrl data split`: from any format to canonical files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glyphrl.config_schema import DEFAULT_PROMPT
+from glyphrl.data.load import Source, load_samples, source_files
+from glyphrl.data.problems import ProblemReport
+from glyphrl.data.sample import Sample
+from glyphrl.data.split import group_keys, split_samples
+from glyphrl.errors import UserError
+from glyphrl.files import atomic_path
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What was read and written."""
+
+    format: str
+    """Format that was read."""
+    files: dict[str, int]
+    """Files that were written, and how many samples each holds."""
+    problems: ProblemReport
+    """Rows that were left out."""
+
+    def text(self) -> str:
+        """The report for a person."""
+        rows = self.problems.rows
+        lines = [f"read {rows:,} rows as {self.format}"]
+        lines += [f"wrote {count:,} samples to {path}" for path, count in self.files.items()]
+        return "\n".join([*lines, self.problems.text()]).rstrip()
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {"format": self.format, "files": dict(self.files), **self.problems.to_json()}
+
+
+def write_canonical(parts: Mapping[Path, Iterable[Sample]]) -> dict[str, int]:
+    """Writes canonical JSON Lines: every file of `parts`, or none of them where anything fails.
+
+    Images inside the folder of a file are named relative to it.
+
+    Returns:
+        Number of samples of each file.
+    """
+    counts: dict[str, int] = {}
+    with ExitStack() as stack:
+        for path, samples in parts.items():
+            temporary = stack.enter_context(atomic_path(path))
+            folder = path.absolute().parent
+            with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+                counts[str(path)] = 0
+                for sample in samples:
+                    file.write(json.dumps(sample.to_json(folder), ensure_ascii=False) + "\n")
+                    counts[str(path)] += 1
+    return counts
+
+
+def import_data(
+    source: Source,
+    out_path: str | Path,
+    format: str = "auto",
+    strict: bool = False,
+    *,
+    prompt: str = DEFAULT_PROMPT,
+    base_dir: Path | None = None,
+    image_root: Path | None = None,
+    allow_empty: bool = False,
+    check_images: bool = True,
+) -> ImportReport:
+    """Reads samples in any format and writes the good ones as one canonical file.
+
+    Args:
+        source: File or folder, or several.
+        out_path: File to write; it stands there complete or not at all.
+        format: Name of the input format, or `auto`.
+        strict: Write nothing if any row is bad.
+        prompt: Instruction for samples that carry none.
+        base_dir: Folder that relative sources are relative to.
+        image_root: Folder that relative image paths are relative to. None: the folder of each data file.
+        allow_empty: Accept empty references.
+        check_images: Look into every image file.
+
+    Raises:
+        UserError: As `load_samples`, or `out_path` is a folder or one of the sources.
+    """
+    check_output(out_path, source, base_dir)
+    result = load_samples(
+        source,
+        format=format,
+        prompt=prompt,
+        strict=strict,
+        base_dir=base_dir,
+        check_images=check_images,
+        allow_empty=allow_empty,
+        image_root=image_root,
+    )
+    return ImportReport(result.format, write_canonical({Path(out_path): result.table}), result.report)
+
+
+def split_data(
+    source: Source,
+    train_path: str | Path,
+    eval_path: str | Path,
+    fraction: float = 0.1,
+    by: str | None = None,
+    seed: int = 0,
+    *,
+    format: str = "auto",
+    strict: bool = False,
+    prompt: str = DEFAULT_PROMPT,
+    base_dir: Path | None = None,
+    allow_empty: bool = False,
+) -> ImportReport:
+    """Splits samples into two canonical files: for training and held out.
+
+    Args:
+        source: File or folder, or several.
+        train_path: File for the training samples.
+        eval_path: File for the held-out samples.
+        fraction: Share of the samples to hold out.
+        by: Column whose values stay together, e.g. `document`. None: at random.
+        seed: Seed of the choice.
+        format: Name of the input format, or `auto`.
+        strict: Write nothing if any row is bad.
+        prompt: Instruction for samples that carry none.
+        base_dir: Folder that relative sources are relative to.
+        allow_empty: Accept empty references.
+
+    Raises:
+        UserError: As `load_samples` and `split_samples`, or the two paths are the same or cannot be written.
+    """
+    for path in (train_path, eval_path):
+        check_output(path, source, base_dir)
+    if Path(train_path).absolute() == Path(eval_path).absolute():
+        raise UserError(f"{train_path}: given for the training and for the held-out samples; give two files")
+    result = load_samples(
+        source, format=format, prompt=prompt, strict=strict, base_dir=base_dir, allow_empty=allow_empty
+    )
+    train, held_out = split_samples(result.table, fraction, by, seed)
+    files = write_canonical({Path(train_path): train, Path(eval_path): held_out})
+    if by is not None:
+        counts = [len(set(group_keys(table, by))) if len(table) else 0 for table in (train, held_out)]
+        result.report.notes.append(f"{counts[0]:,} values of {by!r} for training, {counts[1]:,} held out")
+    return ImportReport(result.format, files, result.report)
+
+
+def check_output(path: str | Path, source: Source, base_dir: Path | None) -> None:
+    """Passes where a file can be written to `path` without destroying the source.
+
+    Raises:
+        UserError: It is a folder, or one of the files that are read.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise UserError(
+            f"{path}: found a folder; expected the name of the file to write, e.g. {target / 'train.jsonl'}"
+        )
+    if target.exists() and any(target.samefile(file) for file in source_files(source, base_dir)):
+        raise UserError(f"{path} is read as well as written; write to another file")
