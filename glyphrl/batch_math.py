@@ -10,10 +10,15 @@ from glyphrl.config_schema import RunConfig, StageConfig
 from glyphrl.trl_fields import trl_fields
 from glyphrl.trl_policy import CONFIG_CLASS, Stage
 
+RUN_DEFAULTS: dict[str, Any] = {"logging_steps": 1, "max_length": None, "report_to": ["tensorboard"]}
+"""Where the stages' defaults are not TRL's."""
+
 
 def stage_value(stage: Stage, section: StageConfig, name: str) -> Any:
-    """The value of a TRL field in a stage: what the section says, else TRL's default."""
-    return section.args[name] if name in section.args else trl_fields(CONFIG_CLASS[stage])[name].default
+    """The value of a TRL field in a stage: what the section says, else the run's default, else TRL's."""
+    if name in section.args:
+        return section.args[name]
+    return RUN_DEFAULTS[name] if name in RUN_DEFAULTS else trl_fields(CONFIG_CLASS[stage])[name].default
 
 
 @dataclass(frozen=True)
@@ -97,30 +102,21 @@ def grpo_batch(config: RunConfig) -> GrpoBatch:
 
 
 def group_problem(batch: GrpoBatch) -> str | None:
-    """Why groups do not fit into the batch of a rank, with values that would; None where they fit.
+    """Why groups do not fit into a forward pass, with values that would; None where they fit.
 
-    A group is one request (its image is processed once), so it has to lie on one rank: the completions of a
-    rank, `per_device_train_batch_size * steps_per_generation`, have to be a multiple of `num_generations`.
+    A group shares its prompt and its image, in the rollout and in training, so it lies in one forward pass of
+    one rank: `per_device_train_batch_size` has to be a multiple of `num_generations`.
     """
-    if batch.per_rank % batch.num_generations == 0:
+    if batch.per_device % batch.num_generations == 0:
         return None
-    size = batch.num_generations // math.gcd(batch.num_generations, batch.steps_per_generation)
-    steps = batch.num_generations // math.gcd(batch.num_generations, batch.per_device)
-    groups = sorted(
-        (d for d in range(2, batch.per_rank + 1) if batch.per_rank % d == 0),
-        key=lambda d: abs(d - batch.num_generations),
-    )
-    proposals = [
-        f"per_device_train_batch_size {near_multiples(batch.per_device, size)}",
-        "gradient_accumulation_steps (or steps_per_generation) "
-        f"{near_multiples(batch.steps_per_generation, steps)}",
-    ]
-    if groups:
-        proposals.append(f"num_generations {' or '.join(map(str, sorted(groups[:2])))}")
+    fitting = [size for size in range(2, batch.per_device + 1) if batch.per_device % size == 0]
+    fitting = sorted(sorted(fitting, key=lambda size: abs(size - batch.num_generations))[:2])
+    proposals = [f"per_device_train_batch_size {near_multiples(batch.per_device, batch.num_generations)}"]
+    if fitting:
+        proposals.append(f"num_generations {' or '.join(map(str, fitting))}")
     return (
-        f"is {batch.num_generations}, but a rank samples per_device_train_batch_size {batch.per_device} * "
-        f"steps_per_generation {batch.steps_per_generation} = {batch.per_rank} completions at a time, no "
-        f"multiple of it, and a group has to lie on one rank; these would work: {', or '.join(proposals)}"
+        f"is {batch.num_generations}, and per_device_train_batch_size {batch.per_device} is no multiple: "
+        "a group has to lie in one forward pass of one rank; these would work: " + ", or ".join(proposals)
     )
 
 

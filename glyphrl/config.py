@@ -28,7 +28,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Relative paths of data, plugins, models and DeepSpeed files are taken from the folder of the YAML file
     where they exist there, else from the working directory (for overrides: the other way round). Whether data
-    files exist is not asked here, see `glyphrl.config_paths.missing_files`.
+    files exist is not asked here, see `glyphrl.config_paths.missing_inputs`.
 
     Args:
         path: YAML file.

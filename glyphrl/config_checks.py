@@ -6,7 +6,7 @@ Each check is a small generator of (dotted key, what is wrong with it); all find
 from __future__ import annotations
 
 import math
-import re
+import string
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,6 @@ Finding = tuple[str, str]
 
 SMALLEST_IMAGE = 28 * 28
 """Area in pixels of one merged patch of Qwen2-VL and Qwen2.5-VL: no image can be smaller."""
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_PLACEHOLDERS = ("solution", "think")
 _ENGINE_ARGS = {
     "model": "model.path",
     "max_model_len": "rollout.max_model_len",
@@ -114,17 +112,11 @@ def _check_data(config: RunConfig) -> Iterator[Finding]:
         value = getattr(data, name)
         if value == "" or value == [] or (isinstance(value, list) and "" in value):
             yield f"data.{name}", "is empty; expected a file or folder, or several"
-    for stage in ("sft", "grpo"):
-        if stage_enabled(config, stage) and data.train is None and getattr(data, stage) is None:
-            yield "data.train", f"is missing: the stage {stage} needs data.train or data.{stage}"
-    if data.eval is None:
-        if not 0 < data.split.eval_fraction < 1:
-            yield (
-                "data.split.eval_fraction",
-                f"is {data.split.eval_fraction}, expected a share between 0 and 1 (0.1 holds out a tenth)",
-            )
-        if data.train is None and (data.sft is not None or data.grpo is not None) and _evaluates(config):
-            yield "data.eval", "is missing: held-out samples are split off data.train, which is missing too"
+    if data.eval is None and not 0 < data.split.eval_fraction < 1:
+        yield (
+            "data.split.eval_fraction",
+            f"is {data.split.eval_fraction}, expected a share between 0 and 1 (0.1 holds out a tenth)",
+        )
     if data.min_pixels < 1:
         yield "data.min_pixels", f"is {data.min_pixels}, expected at least 1 pixel"
     if data.max_pixels < SMALLEST_IMAGE:
@@ -139,46 +131,38 @@ def _check_data(config: RunConfig) -> Iterator[Finding]:
         )
     if not data.prompt.strip():
         yield "data.prompt", "is empty; expected an instruction such as 'Read the text in the image.'"
-    names = _PLACEHOLDER.findall(data.answer_template)
-    for name in names:
-        if name not in _PLACEHOLDERS:
-            yield "data.answer_template", f"has the placeholder {{{name}}}{did_you_mean(name, _PLACEHOLDERS)}"
-    if "solution" not in names:
-        yield (
-            "data.answer_template",
-            f"is {data.answer_template!r}; it must contain {{solution}}, the reference text",
-        )
+    yield from _check_template(data.answer_template)
     yield from below(data, "data", max_train_samples=1, max_eval_samples=1)
 
 
-def _evaluates(config: RunConfig) -> bool:
-    in_training = (
-        section.args.get("eval_strategy", "no") != "no"
-        for section in (config.sft, config.grpo)
-        if section is not None and section.enabled
-    )
-    return config.eval.enabled or any(in_training)
+def _check_template(template: str) -> Iterator[Finding]:
+    key = "data.answer_template"
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        yield key, f"is {template!r}: {error}; write {{{{ and }}}} for braces that stay"
+        return
+    if "solution" not in names:
+        near = [name for name in names if did_you_mean(name, ["solution"]).startswith("; did")]
+        hint = f" ({{{near[0]}}} is another name)" if near else ""
+        yield key, f"is {template!r}; it must contain {{solution}}, the reference text{hint}"
 
 
 def _check_rewards(config: RunConfig) -> Iterator[Finding]:
     functions = config.rewards.functions
     if not functions and config.grpo is not None:
         yield "rewards.functions", "is empty; GRPO needs at least one reward function"
-    first: dict[str, int] = {}
     for index, spec in enumerate(functions):
         key = f"rewards.functions.{index}"
         if not spec.name:
             yield f"{key}.name", "is missing; `glyphrl rewards list` shows the names"
-        elif spec.name in first:
-            yield (
-                f"{key}.name",
-                f"is {spec.name!r} again, after entry {first[spec.name]}; name each reward once",
-            )
-        first.setdefault(spec.name, index)
         if not math.isfinite(spec.weight):
             yield f"{key}.weight", f"is {spec.weight}, expected a finite number"
     if functions and all(spec.weight == 0 for spec in functions):
         yield "rewards.functions", "all have the weight 0; every completion would earn the same"
+    yield from below(config.rewards, "rewards", workers=1)
+    if config.rewards.time_limit <= 0:
+        yield "rewards.time_limit", f"is {config.rewards.time_limit}, expected more than 0 seconds"
     for plugin in config.rewards.plugins:
         if not plugin.endswith(".py"):
             yield "rewards.plugins", f"has {plugin!r}; expected a Python file"

@@ -39,17 +39,16 @@ def resolve_paths(config: RunConfig, source: Source, folder: Path) -> None:
 
 
 def data_files(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """(dotted key, path) of all data that the enabled stages and the evaluation read."""
-    used = {"train", "eval"} | {name for name in ("sft", "grpo") if stage_enabled(config, name)}
+    """(dotted key, path) of all data that the run names."""
     for name in _DATA_KEYS:
         value = getattr(config.data, name)
-        if name in used and value is not None:
+        if value is not None:
             for path in [value] if isinstance(value, str) else value:
                 yield f"data.{name}", path
 
 
-def missing_files(config: RunConfig, config_path: str | Path | None = None) -> list[str]:
-    """A sentence for every file or folder that the configuration names and that does not exist.
+def missing_inputs(config: RunConfig, config_path: str | Path | None = None) -> list[str]:
+    """A sentence for all that a run needs and does not have: data that is not named, files that do not exist.
 
     Args:
         config: a configuration that `load_config` returned.
@@ -66,12 +65,23 @@ def missing_files(config: RunConfig, config_path: str | Path | None = None) -> l
         if config_path is None
         else [str(Path(config_path).resolve().parent), str(Path.cwd())]
     )
-    sentences = []
+    sentences = list(_missing_data(config))
     for key, path in named:
         if not Path(path).expanduser().exists():
             tried = "" if os.path.isabs(path) else f"; looked in {' and in '.join(dict.fromkeys(folders))}"
             sentences.append(f"{key}: there is no file or folder {path!r}{tried}")
     return sentences
+
+
+def _missing_data(config: RunConfig) -> Iterator[str]:
+    data = config.data
+    if data.train is not None:
+        return
+    for stage in ("sft", "grpo"):
+        if stage_enabled(config, stage) and getattr(data, stage) is None:
+            yield f"data.train: is missing, and the stage {stage} needs it or data.{stage}"
+    if data.eval is None and (data.sft is not None or data.grpo is not None):
+        yield "data.eval: is missing, and so is data.train, which held-out samples could be split off from"
 
 
 def looks_local(path: str) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from glyphrl.batch_math import GrpoBatch, group_problem, grpo_batch, near_multiples, stage_value
+from glyphrl.batch_math import GrpoBatch, group_problem, grpo_batch, stage_value
 from glyphrl.config_schema import RunConfig
 from glyphrl.trl_policy import Stage
 
@@ -25,7 +25,6 @@ _AT_LEAST: dict[str, float] = {
     "eval_delay": 0,
     "max_length": 1,
     "num_generations": 2,
-    "num_generations_eval": 1,
     "num_iterations": 1,
     "steps_per_generation": 1,
     "max_completion_length": 1,
@@ -35,7 +34,6 @@ _AT_LEAST: dict[str, float] = {
     "epsilon_high": 0,
     "delta": 0,
     "ref_model_sync_steps": 1,
-    "pad_to_multiple_of": 1,
     "torch_empty_cache_steps": 1,
 }
 _SHARES = (
@@ -46,7 +44,7 @@ _SHARES = (
     "label_smoothing_factor",
 )
 """Fields from 0 to 1."""
-_POSITIVE = ("temperature", "top_p", "repetition_penalty", "adam_epsilon")
+_POSITIVE = ("temperature", "top_p", "adam_epsilon")
 
 
 def check_stage(config: RunConfig, stage: Stage) -> Iterator[Finding]:
@@ -108,10 +106,9 @@ def _schedules(stage: Stage, value: Any) -> Iterator[Finding]:
     }
     for name, needed in needs_eval.items():
         if needed and evaluates == "no":
-            yield (
-                f"{stage}.{name}",
-                f"is {str(value(name)).lower()} and needs an eval_strategy ('steps' or 'epoch')",
-            )
+            remedy = "set eval_strategy to 'steps' or 'epoch'" if stage == "sft" else "GRPO has none"
+            found = str(value(name)).lower()
+            yield f"{stage}.{name}", f"is {found}, which needs evaluation during training; {remedy}"
     if not value("load_best_model_at_end") or evaluates == "no" or saves == "best":
         return
     if evaluates != saves:
@@ -143,7 +140,7 @@ def check_grpo(config: RunConfig) -> Iterator[Finding]:
             yield f"grpo.{name}", "is null, expected a whole number"
             return
     if min(value("num_generations"), value("per_device_train_batch_size"), config.launch.processes) >= 1:
-        yield from _check_batches(config, value)
+        yield from _check_batches(config)
     if config.rollout.max_model_len is not None and config.rollout.max_model_len <= value(
         "max_completion_length"
     ):
@@ -185,21 +182,11 @@ def check_grpo(config: RunConfig) -> Iterator[Finding]:
         )
 
 
-def _check_batches(config: RunConfig, value: Any) -> Iterator[Finding]:
+def _check_batches(config: RunConfig) -> Iterator[Finding]:
     try:
         batch: GrpoBatch = grpo_batch(config)
     except ValueError as error:
         yield "grpo.generation_batch_size", str(error)
         return
-    if batch.steps_per_generation >= 1 and (problem := group_problem(batch)):
+    if problem := group_problem(batch):
         yield "grpo.num_generations", problem
-    if value("eval_strategy") != "no":
-        per_device = value("per_device_eval_batch_size")
-        generations = value("num_generations_eval") or batch.num_generations
-        if generations >= 1 and per_device % generations:
-            yield (
-                "grpo.per_device_eval_batch_size",
-                f"is {per_device}, no multiple of the {generations} completions of an evaluated sample "
-                f"(num_generations_eval, else num_generations); {near_multiples(per_device, generations)} "
-                "would work, or num_generations_eval 1",
-            )

@@ -25,14 +25,13 @@ HONOURED: dict[Literal["both", "sft", "grpo"], frozenset[str]] = {
         per_device_train_batch_size gradient_accumulation_steps num_train_epochs max_steps
         learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps
         optim optim_args optim_target_modules weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm
-        bf16 fp16 bf16_full_eval fp16_full_eval tf32
+        bf16 fp16 tf32
         gradient_checkpointing gradient_checkpointing_kwargs torch_empty_cache_steps
         logging_strategy logging_steps logging_first_step log_on_each_node logging_nan_inf_filter log_level
         log_level_replica disable_tqdm report_to run_name project
         trackio_space_id trackio_bucket_id trackio_static_space_id
-        eval_strategy eval_steps eval_delay eval_on_start per_device_eval_batch_size
-        save_strategy save_steps save_total_limit enable_jit_checkpoint
-        load_best_model_at_end metric_for_best_model greater_is_better restore_callback_states_from_checkpoint
+        eval_strategy save_strategy save_steps save_total_limit enable_jit_checkpoint
+        restore_callback_states_from_checkpoint
         full_determinism debug skip_memory_metrics
         dataloader_drop_last dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
         dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order
@@ -42,7 +41,9 @@ HONOURED: dict[Literal["both", "sft", "grpo"], frozenset[str]] = {
     ),
     "sft": _names(
         """
-        max_length pad_to_multiple_of loss_type activation_offloading
+        max_length loss_type activation_offloading
+        eval_steps eval_delay eval_on_start per_device_eval_batch_size bf16_full_eval fp16_full_eval
+        load_best_model_at_end metric_for_best_model greater_is_better
         label_smoothing_factor neftune_noise_alpha average_tokens_across_devices include_num_input_tokens_seen
         auto_find_batch_size accelerator_config train_sampling_strategy data_seed ignore_data_skip
         torch_compile torch_compile_backend torch_compile_mode
@@ -50,8 +51,8 @@ HONOURED: dict[Literal["both", "sft", "grpo"], frozenset[str]] = {
     ),
     "grpo": _names(
         """
-        num_generations num_generations_eval generation_batch_size steps_per_generation num_iterations
-        shuffle_dataset max_completion_length temperature top_p top_k min_p repetition_penalty
+        num_generations generation_batch_size steps_per_generation num_iterations
+        shuffle_dataset max_completion_length temperature top_p top_k min_p
         beta epsilon epsilon_high delta importance_sampling_level loss_type scale_rewards
         mask_truncated_completions
         vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_clip_max
@@ -70,6 +71,9 @@ _LOG = "every completion of every step is always written to completions/ in the 
 _SERVER = "vLLM always runs inside the training process, so there is no server"
 _TRL_ROLLOUT = "rollouts are made by glyphrl; choose rollout.backend (vllm or transformers)"
 _OTHER_LOSS = "it belongs to a loss_type that glyphrl does not support"
+_NO_EVAL = (
+    "GRPO is not evaluated while it trains; the eval section compares its result with what it started from"
+)
 _LOSS = "glyphrl computes the policy loss itself and has no such term"
 _GROUPS = "every rank's batches have to hold whole groups"
 
@@ -125,6 +129,7 @@ REFUSED: dict[Literal["both", "sft", "grpo"], dict[str, str]] = {
         "packing_strategy": _PACKING,
         "eval_packing": _PACKING,
         "padding_free": _PACKING,
+        "pad_to_multiple_of": "a batch is padded to its longest sample",
         "completion_only_loss": _ANSWER_ONLY,
         "assistant_only_loss": _ANSWER_ONLY,
     },
@@ -148,6 +153,17 @@ REFUSED: dict[Literal["both", "sft", "grpo"], dict[str, str]] = {
         "transformers_continuous_batching_config": _TRL_ROLLOUT,
         "use_transformers_paged": _TRL_ROLLOUT,
         "cache_implementation": _TRL_ROLLOUT,
+        "eval_steps": _NO_EVAL,
+        "eval_delay": _NO_EVAL,
+        "eval_on_start": _NO_EVAL,
+        "per_device_eval_batch_size": _NO_EVAL,
+        "num_generations_eval": _NO_EVAL,
+        "bf16_full_eval": _NO_EVAL,
+        "fp16_full_eval": _NO_EVAL,
+        "load_best_model_at_end": _NO_EVAL,
+        "metric_for_best_model": _NO_EVAL,
+        "greater_is_better": _NO_EVAL,
+        "repetition_penalty": "training has to know how tokens are drawn; use a reward against repetition",
         "generation_kwargs": "training has to know how tokens are drawn; set temperature, top_p, ...",
         "chat_template_kwargs": _TEMPLATE,
         "max_tool_calling_iterations": "a completion is one answer; tools are not supported",
@@ -193,6 +209,7 @@ REFUSED: dict[Literal["both", "sft", "grpo"], dict[str, str]] = {
 CHOICES: dict[tuple[Stage, str], tuple[str, ...]] = {
     ("sft", "loss_type"): ("nll", "dft"),
     ("sft", "train_sampling_strategy"): ("random", "sequential"),
+    ("grpo", "eval_strategy"): ("no",),
     ("grpo", "loss_type"): ("dapo", "dr_grpo", "grpo", "bnpo"),
     ("grpo", "scale_rewards"): ("group", "batch", "none"),
     ("grpo", "importance_sampling_level"): ("token", "sequence"),

@@ -108,9 +108,9 @@ def expected(kind: Any) -> str:
 def coerce(value: Any, kind: Any, where: Where, build: Callable[[Any, Any, Where], Any] | None = None) -> Any:
     """`value` as `kind`.
 
-    Accepted besides exact types: whole numbers where a number is asked for, numbers without a fraction where
-    a whole number is asked for (`1e3`), numbers written as text where a number is asked for, yes/no/on/off
-    for true/false.
+    Accepted besides exact types: whole numbers where a number is asked for (they stay whole), numbers without
+    a fraction where a whole number is asked for (`1e3`), numbers written as text where a number is asked for,
+    yes/no/on/off for true/false.
 
     Args:
         value: what YAML gave.
@@ -180,7 +180,7 @@ def _simple(value: Any, kind: Any) -> tuple[bool, Any]:
         number = _number(value)
         if number is None or (kind is int and number != int(number)):
             return False, None
-        return True, kind(number)
+        return True, int(number) if kind is int else number
     return isinstance(value, get_origin(kind) or kind), value
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glyphrl.config import build_config, load_config, to_dict, to_yaml
-from glyphrl.config_paths import missing_files
+from glyphrl.config_paths import missing_inputs
 from glyphrl.config_schema import LoraSettings, RewardSpec, RunConfig
 from glyphrl.config_yaml import dump_yaml, read_yaml
 from glyphrl.errors import UserError
@@ -67,7 +67,7 @@ def test_numbers_in_every_spelling(config_file: Path, override: str, value: floa
     config = load_config(config_file, [f"grpo.learning_rate={override}"])
     assert config.grpo is not None
     assert config.grpo.args["learning_rate"] == value
-    assert isinstance(config.grpo.args["learning_rate"], float)
+    assert isinstance(config.grpo.args["learning_rate"], float | int)
 
 
 def test_whole_numbers_may_be_written_as_1e3_but_have_no_fraction(config_file: Path) -> None:
@@ -198,7 +198,7 @@ def test_paths_beside_the_file_win_over_the_working_directory(
     monkeypatch.chdir(working)
     config = load_config(beside / "run.yaml")
     assert config.data.train == [str(beside / "both.jsonl"), str(working / "here.jsonl"), "nowhere.jsonl"]
-    (sentence,) = missing_files(config, beside / "run.yaml")
+    (sentence,) = missing_inputs(config, beside / "run.yaml")
     assert (
         sentence
         == f"data.train: there is no file or folder 'nowhere.jsonl'; looked in {beside} and in {working}"
@@ -208,11 +208,11 @@ def test_paths_beside_the_file_win_over_the_working_directory(
 
 
 def test_missing_models_are_reported_only_where_the_name_can_be_no_hub_id(config_file: Path) -> None:
-    assert not missing_files(
+    assert not missing_inputs(
         load_config(config_file, ["data.train=.", "model.tiny=null", "model.path=Qwen/Qwen2-VL"])
     )
     config = load_config(config_file, ["data.train=.", "model.tiny=null", "model.path=./qwen"])
-    assert "model.path: there is no file or folder './qwen'" in missing_files(config)[0]
+    assert "model.path: there is no file or folder './qwen'" in missing_inputs(config)[0]
 
 
 def test_the_resolved_configuration_reads_back_equal(config_file: Path, tmp_path: Path) -> None:

@@ -1,0 +1,259 @@
+"""Combinations that cannot work, each with the sentence that the user reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glyphrl.batch_math import group_problem, grpo_batch, planned_updates
+from glyphrl.config import build_config
+from glyphrl.config_paths import missing_inputs
+from glyphrl.errors import UserError
+
+MINIMAL: dict[str, Any] = {
+    "model": {"tiny": {}},
+    "data": {"train": "lines.jsonl"},
+    "sft": {},
+    "grpo": {"per_device_train_batch_size": 8, "num_generations": 4},
+}
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        build_config(MINIMAL, overrides)
+    return str(caught.value)
+
+
+def test_the_minimal_configuration_is_accepted() -> None:
+    build_config(MINIMAL)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.path=x"], "model needs exactly one of model.path and model.tiny, and both are given"),
+        (["model.tiny=null"], "and neither is given"),
+        (["model.tiny.hidden_size=100"], "model.tiny.hidden_size is 100, expected a multiple of 64"),
+        (["model.lora.r=0"], "model.lora.r is 0, expected at least 1"),
+        (["model.lora.dropout=1"], "model.lora.dropout is 1"),
+        (["model.lora.target_modules=[]"], "model.lora.target_modules is empty"),
+        (["data.train=[]"], "data.train is empty"),
+        (["data.split.eval_fraction=1"], "data.split.eval_fraction is 1, expected a share between 0 and 1"),
+        (["data.min_pixels=2000000"], "data.min_pixels is 2000000, more than data.max_pixels"),
+        (["data.max_pixels=100", "data.min_pixels=1"], "data.max_pixels is 100, expected at least 784"),
+        (
+            ["data.answer_template=<answer>{soluton}</answer>"],
+            "it must contain {solution}, the reference text",
+        ),
+        (["data.answer_template={solution"], "write {{ and }} for braces that stay"),
+        (["data.prompt=' '"], "data.prompt is empty"),
+        (["rewards.functions=[]"], "rewards.functions is empty; GRPO needs at least one"),
+        (["rewards.functions=[{weight: 1}]"], "rewards.functions.0.name is missing"),
+        (["rewards.functions=[{name: ned, weight: 0}]"], "all have the weight 0"),
+        (["rewards.functions.0.weight=.nan"], "must be a number, found nan, which is not finite"),
+        (["rewards.plugins=[mine.txt]"], "has 'mine.txt'; expected a Python file"),
+        (["rewards.time_limit=0"], "rewards.time_limit is 0"),
+        (["rollout.gpu_memory_utilization=30"], "expected a share above 0 and at most 1"),
+        (["rollout.max_model_len=512"], "no more than grpo.max_completion_length 512"),
+        (["rollout.engine_args.seed=1"], "rollout.engine_args.seed has a key of its own; set seed"),
+        (["rollout.tensor_parallel_size=2"], "no divisor of launch.processes 1"),
+        (["eval.bootstrap_samples=0"], "eval.bootstrap_samples is 0, expected at least 1"),
+        (["launch.processes=0"], "launch.processes is 0, expected at least 1"),
+        (["launch.port=70000"], "launch.port is 70000, expected 1 to 65535"),
+        (["sft=null", "grpo=null"], "and grpo are both missing"),
+        (["sft.bf16=true", "sft.fp16=true"], "sft.bf16 and fp16 are both true"),
+        (["sft.fp16=true", "launch.cpu=true"], "sft.fp16 does not work on a CPU"),
+        (["sft.num_train_epochs=0"], "nothing would be trained"),
+        (["sft.logging_steps=0"], "sft.logging_steps is 0, expected a whole number of steps"),
+        (["sft.eval_strategy=steps", "sft.eval_steps=1.5"], "sft.eval_steps is 1.5"),
+        (["sft.load_best_model_at_end=true"], "sft.load_best_model_at_end is true, which needs evaluation"),
+        (
+            ["sft.load_best_model_at_end=true", "sft.eval_strategy=epoch"],
+            "needs the same eval_strategy and save_strategy, found 'epoch' and 'steps'",
+        ),
+        (
+            [
+                "sft.load_best_model_at_end=true",
+                "sft.eval_strategy=steps",
+                "sft.eval_steps=30",
+                "sft.save_steps=50",
+            ],
+            "sft.save_steps is 50, no multiple of eval_steps 30",
+        ),
+        (["sft.save_strategy=best"], "set eval_strategy to 'steps' or 'epoch'"),
+        (
+            ["grpo.lr_scheduler_type=reduce_lr_on_plateau"],
+            "which needs evaluation during training; GRPO has none",
+        ),
+        (["grpo.eval_strategy=steps"], "grpo.eval_strategy must be 'no'"),
+        (["sft.dataloader_prefetch_factor=2"], "needs dataloader_num_workers above 0"),
+        (["sft.warmup_steps=-1"], "sft.warmup_steps is -1, expected at least 0"),
+        (["sft.adam_beta2=2"], "sft.adam_beta2 is 2, expected 0 to 1"),
+        (["grpo.temperature=0"], "grpo.temperature is 0, expected more than 0"),
+        (["grpo.top_p=1.2"], "grpo.top_p is 1.2"),
+        (["grpo.num_generations=1"], "grpo.num_generations is 1, expected at least 2"),
+        (["grpo.num_generations=null"], "grpo.num_generations is null"),
+        (
+            ["grpo.num_generations=3"],
+            "these would work: per_device_train_batch_size 6 or 9, or num_generations 2 or 4",
+        ),
+        (
+            ["grpo.num_generations=16"],
+            "these would work: per_device_train_batch_size 16, or num_generations 4 or 8",
+        ),
+        (
+            ["grpo.generation_batch_size=20"],
+            "no multiple of per_device_train_batch_size 8 * launch.processes 1 = 8",
+        ),
+        (
+            ["grpo.generation_batch_size=16", "grpo.steps_per_generation=2"],
+            "together with steps_per_generation",
+        ),
+        (["grpo.sync_ref_model=true"], "beta is 0"),
+        (["grpo.sync_ref_model=true", "grpo.beta=0.1", "model.lora.r=8"], "does not work with model.lora"),
+        (
+            ["grpo.vllm_importance_sampling_clip_min=4"],
+            "expected less than vllm_importance_sampling_clip_max 3.0",
+        ),
+        (
+            [
+                "grpo.vllm_importance_sampling_mode=token_truncate",
+                "grpo.vllm_importance_sampling_clip_max=null",
+            ],
+            "the mode 'token_truncate' needs it",
+        ),
+        (["grpo.delta=0.9"], "grpo.delta is 0.9"),
+    ],
+)
+def test_what_cannot_work_is_refused(overrides: list[str], message: str) -> None:
+    assert message in refused(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "messages"),
+    [
+        (["data.train=null"], ["the stage sft needs it or data.sft", "the stage grpo needs it or data.grpo"]),
+        (["data.train=", "sft=null"], ["the stage grpo needs it or data.grpo"]),
+        (["data.train=null", "data.sft=.", "data.grpo=."], ["data.eval: is missing"]),
+        (
+            ["data.train=.", "rewards.plugins=[no.py]"],
+            ["rewards.plugins: there is no file or folder 'no.py'"],
+        ),
+        (["data.train=."], []),
+    ],
+)
+def test_what_a_run_would_miss(overrides: list[str], messages: list[str]) -> None:
+    missing = missing_inputs(build_config(MINIMAL, overrides))
+    assert len(missing) == len(messages)
+    assert all(message in sentence for message, sentence in zip(messages, missing, strict=True))
+
+
+def test_a_stage_that_is_switched_off_is_not_checked_against_the_others() -> None:
+    build_config(MINIMAL, ["grpo.enabled=false", "grpo.num_generations=3"])
+
+
+def deepspeed(tmp_path: Path, content: str) -> str:
+    path = tmp_path / "ds.json"
+    path.write_text(content)
+    return f"launch.deepspeed={path}"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"zero_optimization": {"stage": 2,}}', "line 1, column 35: this is not JSON"),
+        ('{"zero_optimization": {"stage": 4}}', "zero_optimization.stage is 4, expected 0, 1, 2 or 3"),
+        ('{"zero_optimization": {"stage": 3}}', "asks for ZeRO-3"),
+        ('{"bf16": {}, "bf16": {}}', "the key 'bf16' is given twice"),
+        ("[]", "expected a JSON object"),
+        (
+            '{"train_micro_batch_size_per_gpu": 5}',
+            'has train_micro_batch_size_per_gpu 5, but the stage sft needs 8; write "auto" there',
+        ),
+    ],
+)
+def test_deepspeed_files_are_read_before_the_run(tmp_path: Path, content: str, message: str) -> None:
+    assert message in refused(deepspeed(tmp_path, content))
+
+
+def test_zero_3_is_refused_for_grpo_alone(tmp_path: Path) -> None:
+    build_config(MINIMAL, [deepspeed(tmp_path, json.dumps({"zero_optimization": {"stage": 3}})), "grpo=null"])
+
+
+sizes = st.integers(1, 24)
+
+
+@given(per_device=sizes, generations=st.integers(2, 24))
+def test_proposed_values_do_work(per_device: int, generations: int) -> None:
+    values = MINIMAL | {"grpo": {"per_device_train_batch_size": per_device, "num_generations": generations}}
+    try:
+        config = build_config(values)
+    except UserError as error:
+        proposals = str(error).split("these would work: ")[1].split(", or ")
+        assert proposals
+        for proposal in proposals:
+            name, *numbers = proposal.replace(" or ", " ").split()
+            for number in numbers:
+                build_config(values, [f"grpo.{name}={number}"])
+    else:
+        assert group_problem(grpo_batch(config)) is None
+
+
+@given(
+    groups=st.integers(1, 3),
+    generations=st.integers(2, 4),
+    processes=st.integers(1, 3),
+    steps=st.integers(1, 4),
+    accumulation=st.integers(1, 4),
+    iterations=st.integers(1, 2),
+    samples=st.integers(0, 100),
+)
+def test_updates_per_epoch_are_those_of_trl(
+    groups: int,
+    generations: int,
+    processes: int,
+    steps: int,
+    accumulation: int,
+    iterations: int,
+    samples: int,
+) -> None:
+    """The oracle is TRL's own sampler, its indices dealt out to batches and ranks."""
+    from trl.trainer.utils import RepeatSampler
+
+    per_device = groups * generations
+    values = MINIMAL | {
+        "grpo": {
+            "per_device_train_batch_size": per_device,
+            "num_generations": generations,
+            "steps_per_generation": steps,
+            "gradient_accumulation_steps": accumulation,
+            "num_iterations": iterations,
+            "num_train_epochs": 1,
+        },
+        "launch": {"processes": processes},
+    }
+    config = build_config(values)
+    batch = grpo_batch(config)
+    assert batch.generation_batch_size == per_device * processes * steps
+    sampler = RepeatSampler(
+        range(samples),
+        mini_repeat_count=generations,
+        batch_size=batch.generation_batch_size // generations,
+        repeat_count=iterations * steps,
+        shuffle=False,
+    )
+    batches = len(list(sampler)) // (per_device * steps)  # of the data loader, all ranks together
+    assert batches % processes == 0
+    assert planned_updates(config, "grpo", samples) == -(-(batches // processes) // accumulation)
+
+
+def test_updates_of_sft_by_hand() -> None:
+    """100 samples, 2 ranks of 8, accumulation 2: 13 batches, 7 a rank, 4 updates an epoch, 10 in 2.5."""
+    overrides = ["launch.processes=2", "sft.gradient_accumulation_steps=2", "sft.num_train_epochs=2.5"]
+    assert planned_updates(build_config(MINIMAL, overrides), "sft", 100) == 10
+    assert planned_updates(build_config(MINIMAL, [*overrides, "sft.max_steps=7"]), "sft", 100) == 7

@@ -1,0 +1,54 @@
+"""Every file under configs/ is a configuration that works (its placeholders for data aside)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from glyphrl.config import load_config
+from glyphrl.config_paths import missing_inputs
+from glyphrl.deepspeed_file import read_deepspeed, zero_stage
+from glyphrl.trl_fields import trl_fields
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+FILES = sorted(path for path in CONFIGS.rglob("*") if path.is_file())
+PLACEHOLDER = "path/to/folder"
+
+
+def test_there_is_nothing_but_yaml_and_json() -> None:
+    assert FILES
+    assert {path.suffix for path in FILES} <= {".yaml", ".json"}
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.suffix == ".yaml"], ids=lambda path: path.relative_to(CONFIGS).as_posix()
+)
+def test_yaml(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # nothing may depend on where the command is typed
+    config = load_config(path)
+    assert config.sft is not None or config.grpo is not None
+    missing = missing_inputs(config, path)
+    assert [
+        sentence for sentence in missing if PLACEHOLDER not in sentence and path.stem != "quickstart"
+    ] == []
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.suffix == ".json"], ids=lambda path: path.relative_to(CONFIGS).as_posix()
+)
+def test_deepspeed(path: Path) -> None:
+    content = read_deepspeed(path)
+    assert zero_stage(content) == int(path.stem.removeprefix("zero"))
+    for name in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
+        assert content[name] == "auto", "the stage's own numbers count"
+    # "auto" is filled in by transformers for these alone; DeepSpeed itself does not know the word
+    filled = {
+        "gradient_clipping",
+        "train_batch_size",
+        "train_micro_batch_size_per_gpu",
+        "gradient_accumulation_steps",
+    }
+    assert {name for name, value in content.items() if value == "auto"} <= filled
+    assert "auto" not in content["zero_optimization"].values()
+    assert {"bf16", "fp16"} <= set(trl_fields("SFTConfig"))
