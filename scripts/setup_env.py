@@ -56,7 +56,7 @@ def main() -> int:
             arguments.backend if arguments.backend != "auto" else last.partition(" ")[0] or find_backend()
         )
         wanted = f"{backend} {fingerprint(home)}"
-        if not arguments.force and last == wanted:
+        if not arguments.force and last == wanted and (home / "bin" / "python").exists():
             return 0
         require_tools()
         python = sys.version.split()[0]
@@ -131,7 +131,7 @@ def is_plain(path: Path) -> bool:
 def fingerprint(home: Path) -> str:
     """A digest of all that decides what stands in `.venv`, its place included: an environment cannot move."""
     digest = hashlib.sha256()
-    for part in (sys.version, sys.base_prefix, str(ROOT), str(home)):
+    for part in (str(sys.version_info[:2]), str(ROOT), str(home)):
         digest.update(part.encode() + b"\0")
     for name in ("pyproject.toml", "constraints.txt", "scripts/setup_env.py"):
         digest.update((ROOT / name).read_bytes() + b"\0")
