@@ -1,0 +1,172 @@
+"""Percentile bootstrap intervals of rates, and of paired differences between models.
+
+Every metric here is a ratio of two sums over the samples: `text_acc` is Σ similarity / Σ 1, the micro CER is
+Σ distance / Σ reference length. A resample of the samples is therefore known by how often it holds each
+sample, and the sums of all metrics of all models follow from one matrix product of those counts with the
+columns of numbers. So all of them are taken over the same resamples, which is what makes a difference between
+two models a paired one.
+
+`scipy.stats.bootstrap` draws the resamples and takes the percentiles (Efron and Tibshirani, An Introduction
+to the Bootstrap, 1993, chapter 13). It resamples the *indices* of the samples; handing it the columns
+themselves (`paired=True`) gives the same numbers 3 to 6 times slower. 15 columns, 2,000 resamples, one core:
+0.2 s for 1,000 samples, 0.3 s for 10,000, 2 s for 50,000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CONFIDENCE = 0.95
+CELLS_AT_ONCE = 4_000_000  # resamples times samples that are held in memory together: 32 MB an array
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A metric as a ratio of sums: `numerators.sum() / denominators.sum()`.
+
+    Attributes:
+        numerators: shape (N,).
+        denominators: shape (N,), not negative.
+    """
+
+    numerators: np.ndarray
+    denominators: np.ndarray
+
+    @classmethod
+    def mean(cls, values: np.ndarray) -> Ratio:
+        """The mean of `values`, shape (N,)."""
+        return cls(np.asarray(values, dtype=float), np.ones(len(values)))
+
+    @property
+    def value(self) -> float:
+        """The metric on the samples themselves."""
+        return float(divide(np.sum(self.numerators, dtype=float), np.sum(self.denominators, dtype=float)))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with the ends of its confidence interval; the ends are None for fewer than two samples."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def to_dict(self) -> dict[str, float | None]:
+        """For JSON: `{"value": ..., "low": ..., "high": ...}`."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, float | None]) -> Interval:
+        """Reads what `to_dict` wrote."""
+        return cls(float(data["value"] or 0.0), data["low"], data["high"])
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval lies on one side of zero."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+def divide(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.ndarray:
+    """`numerator / denominator`; where the denominator is 0: 0 for 0 / 0, else 1.
+
+    That is the error rate of samples whose references are all empty: 0 where the answers are empty too, else
+    1.
+    """
+    numerator, denominator = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
+    empty = denominator == 0
+    return np.where(empty, numerator != 0, numerator / np.where(empty, 1.0, denominator))
+
+
+def bootstrap_intervals(
+    models: Mapping[str, Mapping[str, Ratio]],
+    pairs: Sequence[tuple[str, str]] = (),
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> tuple[dict[str, dict[str, Interval]], dict[tuple[str, str], dict[str, Interval]]]:
+    """Intervals of every metric of every model, and of the differences of pairs of models.
+
+    Args:
+        models: model -> metric -> ratio. All ratios are over the same N samples in the same order, and all
+            models have the same metrics.
+        pairs: (model, baseline): the interval of `model - baseline` is wanted.
+        resamples: number of bootstrap resamples, at least 1.
+        seed: of the resampling; the same seed and N give the same resamples.
+        confidence: of the two-sided interval.
+
+    Returns:
+        model -> metric -> interval, and (model, baseline) -> metric -> interval of the difference.
+
+    Raises:
+        ValueError: ratios of different lengths, or no samples.
+    """
+    keys = [(model, metric) for model, metrics in models.items() for metric in metrics]
+    position = {key: i for i, key in enumerate(keys)}
+    ratios = [models[model][metric] for model, metric in keys]
+    lengths = {len(r.numerators) for r in ratios} | {len(r.denominators) for r in ratios}
+    if len(lengths) != 1 or lengths == {0}:
+        raise ValueError(f"ratios over {sorted(lengths)} samples: expected one number of samples, at least 1")
+    differences = [(model, base, metric) for model, base in pairs for metric in models[model]]
+    plus = np.array([position[model, metric] for model, _, metric in differences], dtype=int)
+    minus = np.array([position[base, metric] for _, base, metric in differences], dtype=int)
+
+    columns = np.stack([r.numerators for r in ratios] + [r.denominators for r in ratios], axis=1).astype(
+        float
+    )  # (N, 2K)
+    n = len(columns)
+    values = _with_differences(columns.sum(axis=0)[None], plus, minus)[:, 0]
+    if n > 1:
+        lows, highs = _percentiles(columns, plus, minus, resamples, seed, confidence)
+        intervals = [
+            Interval(float(v), float(lo), float(hi)) for v, lo, hi in zip(values, lows, highs, strict=True)
+        ]
+    else:
+        intervals = [Interval(float(v), None, None) for v in values]
+
+    single: dict[str, dict[str, Interval]] = {model: {} for model in models}
+    for (model, metric), interval in zip(keys, intervals[: len(keys)], strict=True):
+        single[model][metric] = interval
+    paired: dict[tuple[str, str], dict[str, Interval]] = {(model, base): {} for model, base in pairs}
+    for (model, base, metric), interval in zip(differences, intervals[len(keys) :], strict=True):
+        paired[model, base][metric] = interval
+    return single, paired
+
+
+def _with_differences(sums: np.ndarray, plus: np.ndarray, minus: np.ndarray) -> np.ndarray:
+    """Sums (R, 2K) of R resamples -> the K rates and the differences of rates, shape (K + D, R)."""
+    k = sums.shape[1] // 2
+    rates = divide(sums[:, :k], sums[:, k:]).T
+    return np.concatenate([rates, rates[plus] - rates[minus]])
+
+
+def _percentiles(
+    columns: np.ndarray, plus: np.ndarray, minus: np.ndarray, resamples: int, seed: int, confidence: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper ends, each of shape (K + D,)."""
+    from scipy.stats import bootstrap  # takes a second to import
+
+    n = len(columns)
+
+    def statistic(
+        indices: np.ndarray, axis: int = -1
+    ) -> np.ndarray:  # indices: (R, N) or (N,), values below N
+        rows = np.atleast_2d(np.moveaxis(indices, axis, -1))
+        counts = np.stack([np.bincount(row, minlength=n) for row in rows]).astype(float)
+        result = _with_differences(counts @ columns, plus, minus)  # (K + D, R)
+        return result if indices.ndim == 2 else result[:, 0]
+
+    found = bootstrap(
+        (np.arange(n),),
+        statistic,
+        n_resamples=resamples,
+        batch=max(1, CELLS_AT_ONCE // n),
+        vectorized=True,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return found.confidence_interval.low, found.confidence_interval.high
