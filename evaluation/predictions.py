@@ -1,0 +1,232 @@
+"""Predictions on disk: `predictions.parquet`, the parts of an unfinished evaluation, and `metrics.json`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from glyphrl.errors import UserError
+from glyphrl.evaluation.bootstrap import CONFIDENCE, Interval, Ratio
+from glyphrl.files import atomic_path, atomic_write_text
+
+PREDICTIONS, METRICS, PARTS = "predictions.parquet", "metrics.json", "parts"
+
+GENERATED_SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("images", pa.list_(pa.string())),
+        ("prompt", pa.string()),  # chat messages as JSON text
+        ("solution", pa.string()),
+        ("completion", pa.string()),
+        ("finish_reason", pa.string()),
+        ("num_tokens", pa.int32()),
+    ]
+)
+"""What the model wrote; everything else is computed from it."""
+
+PREDICTION_SCHEMA = pa.schema(
+    [
+        *GENERATED_SCHEMA,
+        ("answer", pa.string()),
+        ("format_fault", pa.string()),  # null: the format is exact
+        ("distance", pa.int32()),
+        ("reference_length", pa.int32()),
+        ("weighted_distance", pa.float64()),
+        ("reference_weight", pa.float64()),
+        ("text_acc", pa.float64()),
+        ("exact", pa.bool_()),
+    ]
+)
+"""One row of `predictions.parquet`. Distances are of the normalised texts; the texts stand as they were."""
+
+_METADATA_KEY = b"glyphrl"
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """`text` with lone surrogates replaced by U+FFFD: JSON can carry them, UTF-8 and so Parquet cannot."""
+    return _SURROGATES.sub("\ufffd", text)
+
+
+def write_table(path: Path, table: pa.Table, metadata: Mapping[str, Any]) -> None:
+    """Writes a Parquet file in one step, with `metadata` as JSON in its schema."""
+    table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(dict(metadata)).encode()})
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
+    """Reads the columns of `schema` and the metadata.
+
+    Raises:
+        UserError: It is no Parquet file, or columns are missing.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path}: expected a Parquet file of predictions; it cannot be read ({error})"
+        ) from error
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise UserError(
+            f"{path}: expected a file that `glyphrl eval` wrote; the columns {missing} are missing"
+        )
+    metadata = json.loads((table.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+    return table.select(schema.names).cast(schema), metadata
+
+
+class PartFiles:
+    """The finished predictions of an evaluation that goes on: one file a chunk, each complete or absent."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        """Of the evaluation in `folder`; `settings` is what all of its predictions share."""
+        self.folder, self.settings = Path(folder), dict(settings)
+        self.parts = self.folder / PARTS
+
+    def load(self) -> list[dict[str, Any]]:
+        """Rows of `GENERATED_SCHEMA` of all finished predictions, of a finished evaluation too.
+
+        Raises:
+            UserError: They were made with other settings.
+        """
+        rows: dict[str, dict[str, Any]] = {}
+        for path in [self.folder / PREDICTIONS, *sorted(self.parts.glob("part-*.parquet"))]:
+            if not path.exists():
+                continue
+            table, metadata = read_table(path, GENERATED_SCHEMA)
+            for name, value in self.settings.items():
+                if metadata.get(name) != value:
+                    raise UserError(
+                        f"{path} holds predictions with {name} {metadata.get(name)!r}, this evaluation has "
+                        f"{value!r}; give another output folder, or overwrite it to discard them"
+                    )
+            rows.update((row["sample_id"], row) for row in table.to_pylist())
+        return list(rows.values())
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds finished predictions (rows of `GENERATED_SCHEMA`)."""
+        numbers = [int(path.stem.removeprefix("part-")) for path in self.parts.glob("part-*.parquet")]
+        path = self.parts / f"part-{max(numbers, default=-1) + 1:06d}.parquet"
+        write_table(path, pa.Table.from_pylist(list(rows), GENERATED_SCHEMA), self.settings)
+
+    def finish(self, table: pa.Table) -> None:
+        """Writes all predictions (`PREDICTION_SCHEMA`) to their final file, then drops the parts."""
+        write_table(self.folder / PREDICTIONS, table, self.settings)
+        shutil.rmtree(self.parts, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Removes everything that an earlier evaluation left here."""
+        for name in (METRICS, PREDICTIONS):
+            (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.parts, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """A finished evaluation of one model.
+
+    Attributes:
+        model_name: As it appears in tables.
+        folder: Holds `predictions.parquet` and `metrics.json`.
+        predictions: Table of `PREDICTION_SCHEMA`, N rows in the order of the samples.
+        metrics: metric -> value with its confidence interval.
+        counts: What the rates are made of (characters, tokens, faults).
+        settings: Normalisation, bootstrap and generation settings.
+    """
+
+    model_name: str
+    folder: Path
+    predictions: pa.Table
+    metrics: dict[str, Interval]
+    counts: dict[str, Any]
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `metrics.json`."""
+        return {
+            "model": self.model_name,
+            "samples": self.predictions.num_rows,
+            "confidence": CONFIDENCE,
+            "metrics": {name: interval.to_dict() for name, interval in self.metrics.items()},
+            "counts": self.counts,
+            "settings": self.settings,
+        }
+
+    def save_metrics(self) -> None:
+        """Writes `metrics.json`."""
+        atomic_write_text(
+            self.folder / METRICS, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        )
+
+
+def load_evaluation(folder: str | Path) -> EvalResult:
+    """Reads a finished evaluation.
+
+    Raises:
+        UserError: The folder holds none.
+    """
+    folder = Path(folder)
+    path = folder / METRICS
+    for needed in (path, folder / PREDICTIONS):
+        if not needed.is_file():
+            raise UserError(
+                f"{needed} is missing: expected the folder of a finished evaluation; run `glyphrl eval` first"
+            )
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        metrics = {name: Interval.from_dict(value) for name, value in data["metrics"].items()}
+        table, _ = read_table(folder / PREDICTIONS, PREDICTION_SCHEMA)
+        return EvalResult(data["model"], folder, table, metrics, data["counts"], data["settings"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected metrics as `glyphrl eval` writes them; {error!r}") from error
+
+
+def column(table: pa.Table, name: str) -> np.ndarray:
+    """A column of numbers or flags, shape (N,)."""
+    return table[name].to_numpy()
+
+
+def metric_ratios(table: pa.Table) -> dict[str, Ratio]:
+    """Every metric of the predictions (`PREDICTION_SCHEMA`) as a ratio of sums over its rows."""
+    return {
+        "text_acc": Ratio.mean(column(table, "text_acc")),
+        "cer": Ratio(column(table, "distance"), column(table, "reference_length")),
+        "weighted_cer": Ratio(column(table, "weighted_distance"), column(table, "reference_weight")),
+        "exact_match": Ratio.mean(column(table, "exact")),
+        "format_rate": Ratio.mean(table["format_fault"].is_null().to_numpy()),
+    }
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """How a metric is shown."""
+
+    label: str
+    higher_is_better: bool
+    explanation: str
+
+
+METRIC_INFO: dict[str, MetricInfo] = {
+    "text_acc": MetricInfo("text accuracy", True, "mean of 1 − edit distance / longer length"),
+    "cer": MetricInfo("CER", False, "edit distance / reference characters, over all samples"),
+    "weighted_cer": MetricInfo("weighted CER", False, "as CER, digits and currency signs counted double"),
+    "exact_match": MetricInfo("exact match", True, "share of answers that equal the reference"),
+    "format_rate": MetricInfo(
+        "format", True, "share of completions in exactly the format that was asked for"
+    ),
+}
+
+
+def metric_info(names: Iterable[str]) -> dict[str, MetricInfo]:
+    """How the metrics `names` are shown; a metric that is not known here goes by its own name."""
+    return {name: METRIC_INFO.get(name, MetricInfo(name, True, "")) for name in names}
