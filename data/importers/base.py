@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -119,11 +118,6 @@ def further_columns(row: dict[str, Any], used: tuple[str, ...]) -> dict[str, Any
     """
     rest = {key: value for key, value in row.items() if key not in used}
     return {f"source_{key}" if key in FIELDS else key: value for key, value in rest.items()}
-
-
-def sniff_delimiter(header: str) -> str:
-    """The separator of a table's header line: comma, semicolon or tab, whichever finds most fields."""
-    return max(",;\t", key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter))))
 
 
 def only(paths: list[Path], folder: Path, looked_for: str) -> Path:

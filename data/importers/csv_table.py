@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from glyphrl.data.importers.base import Peek, ReadOptions, Record, further_columns, sniff_delimiter
+from glyphrl.data.importers.base import Peek, ReadOptions, Record, further_columns
 from glyphrl.data.importers.conversation import build_sample, text_turn
 from glyphrl.data.problems import Problem, RowError
 from glyphrl.data.textfiles import find_surrogate, invalid_utf8, open_bytes
@@ -26,8 +26,7 @@ def detect(peek: Peek) -> bool:
     """Whether the first line names an image and an answer column; two columns with a tab are a label file."""
     if not peek.lines:
         return False
-    delimiter = sniff_delimiter(peek.lines[0])
-    names = next(csv.reader([peek.lines[0]], delimiter=delimiter))
+    delimiter, names = split_header(peek.lines[0])
     found = _find(names, IMAGE) is not None and _find(names, ANSWER) is not None
     return found and not (delimiter == "\t" and len(names) == 2)
 
@@ -37,9 +36,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Problem]:
     csv.field_size_limit(1 << 30)
     with open_bytes(path) as raw:
         file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        header = file.readline()
-        delimiter = sniff_delimiter(header)
-        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+        delimiter, names = split_header(file.readline())
         columns = {
             "image": _find(names, IMAGE),
             "question": _find(names, QUESTION),
@@ -59,6 +56,15 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Problem]:
                 line = reader.line_num + 2
         except csv.Error as error:
             raise UserError(f"{path}:{line}: {error}; expected a table separated by {delimiter!r}") from None
+
+
+def split_header(header: str) -> tuple[str, list[str]]:
+    """Separator and column names of a header line: comma, semicolon or tab, whichever finds most names."""
+    # Any text may be tried as a header: csv refuses line ends inside one.
+    line = " ".join(header.splitlines())
+    rows = {delimiter: next(csv.reader([line], delimiter=delimiter), []) for delimiter in ",;\t"}
+    delimiter = max(rows, key=lambda key: len(rows[key]))
+    return delimiter, [name.strip() for name in rows[delimiter]]
 
 
 def _record(

@@ -46,7 +46,7 @@ def parse(row: dict[str, Any], base: Path, options: ReadOptions) -> Sample:
         if not isinstance(turn, dict):
             raise RowError("wrong_type", name, shown(turn), 'a turn with "from" and "value"')
         speaker = turn.get("from", turn.get("role"))
-        if speaker not in ROLES:
+        if not isinstance(speaker, str) or speaker not in ROLES:
             raise RowError("malformed_row", f"{name}.from", shown(speaker), f"one of {', '.join(ROLES)}")
         value = text_field(turn.get("value", turn.get("content")), f"{name}.value")
         role = ROLES[speaker]
