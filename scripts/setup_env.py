@@ -164,14 +164,18 @@ def create_environment(home: Path) -> None:
         print("setup: the environment there belongs to another Python or another place; making a new one")
         remove(home)
     if not home.exists():
-        # Without pip: Debian's python3 has no ensurepip unless python3-venv is installed.
-        run([sys.executable, "-m", "venv", "--without-pip", str(home)])
+        create_venv(home)
     if home != VENV and not (VENV.is_symlink() and VENV.readlink() == home):
         remove(VENV)
         VENV.symlink_to(home)
     if not (home / "bin" / "uv").exists():
         pip = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "-qq"]
         run([*pip, "--no-deps", "--disable-pip-version-check", "--constraint", "constraints.txt", "uv"])
+
+
+def create_venv(home: Path) -> None:
+    """Makes a bare environment; without pip, for Debian's python3 needs another package to put it in."""
+    run([sys.executable, "-m", "venv", "--without-pip", str(home)])
 
 
 def is_usable(home: Path) -> bool:
