@@ -270,7 +270,7 @@ def _isolate(
     if entry.location is None:
         if spec.isolate:
             raise UserError(
-                f"reward {entry.name} is registered in the running program, out of reach of worker processes; "
+                f"reward {entry.name} is registered in the running program; worker processes cannot load it; "
                 "move it into a file named under rewards.plugins, or leave isolate out"
             )
         return None

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
 from glyphrl.config_schema import IMPORTANT_CHARS
 from glyphrl.errors import UserError
+from glyphrl.rewards import alignment
+from glyphrl.rewards.alignment import Costs, flag_important
 from glyphrl.rewards.normalization import graphemes as split_graphemes
 from glyphrl.rewards.normalization import normalize
 
@@ -142,33 +145,19 @@ def weighted_distances(
         codes_a, offsets_a = _encode(references)
         codes_b, offsets_b = _encode(hypotheses)
         table = _important_table(important_chars)
-    light, heavy, scale = _weights(important_weight, max(len(codes_a), len(codes_b)))
+    costs = _costs(important_weight, max(len(codes_a), len(codes_b)))
+    texts_a = flag_important(codes_a, offsets_a, table, costs)
+    texts_b = flag_important(codes_b, offsets_b, table, costs)
     cutoff = np.inf if max_rate is None else float(max_rate)
     count = len(references)
-    distances, totals = np.empty(count), np.empty(count)
-    from glyphrl.rewards._kernel import batch_distances
-
-    def run(first: int, last: int) -> None:
-        batch_distances(
-            codes_a[offsets_a[first] : offsets_a[last]],
-            offsets_a[first : last + 1] - offsets_a[first],
-            codes_b[offsets_b[first] : offsets_b[last]],
-            offsets_b[first : last + 1] - offsets_b[first],
-            table,
-            light,
-            heavy,
-            cutoff,
-            distances[first:last],
-            totals[first:last],
-        )
-
     if threads <= 1 or count < 2 * threads:
-        run(0, count)
+        found = alignment.distances(texts_a, texts_b, costs, cutoff)
     else:
         bounds = _even_split(offsets_a, offsets_b, threads)
+        parts = [(texts_a.part(*span), texts_b.part(*span), costs, cutoff) for span in pairwise(bounds)]
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(run, bounds[:-1], bounds[1:]))
-    return distances / scale, totals / scale
+            found = np.concatenate(list(pool.map(lambda part: alignment.distances(*part), parts)))
+    return found / costs.scale, texts_a.weights / costs.scale
 
 
 def _even_split(offsets_a: np.ndarray, offsets_b: np.ndarray, parts: int) -> list[int]:
@@ -204,26 +193,24 @@ class _GraphemeCodes:
         return np.array(codes, np.uint32), offsets
 
     def table(self) -> np.ndarray:
-        """1 at the numbers of important clusters."""
-        return np.array([not self.important.isdisjoint(c) for c in self.numbers] or [False], np.uint8)
+        """1 at the numbers of important clusters, and a 0 at the end."""
+        marks = [not self.important.isdisjoint(cluster) for cluster in self.numbers]
+        return np.array([*marks, False], np.uint8)
 
 
 @lru_cache(maxsize=64)
 def _important_table(important_chars: str) -> np.ndarray:
     points = [ord(char) for char in important_chars]
-    table = np.zeros(max(points, default=0) + 1, np.uint8)
+    table = np.zeros(max(points, default=0) + 2, np.uint8)
     table[points] = 1
     table.setflags(write=False)
     return table
 
 
-def _weights(important_weight: float, longest: int) -> tuple[np.generic, np.generic, float]:
-    """Weights of ordinary and important characters for the kernel, and what its result is divided by.
-
-    Whole numbers where a small scale makes them whole (exact, and faster), else float64.
-    """
+def _costs(important_weight: float, longest: int) -> Costs:
+    """Weights for the kernel: whole numbers where a small scale makes them whole (faster), else float64."""
     for scale in range(1, _LARGEST_SCALE + 1):
         heavy = important_weight * scale
-        if heavy == int(heavy) and 2 * longest * max(heavy, scale) < 2**31 - 1:
-            return np.int32(scale), np.int32(heavy), float(scale)
-    return np.float64(1.0), np.float64(important_weight), 1.0
+        if heavy == int(heavy) and 2 * longest * max(heavy, scale) < 2**29:
+            return Costs(np.int32(scale), np.int32(heavy), float(scale))
+    return Costs(np.float64(1.0), np.float64(important_weight), 1.0)
