@@ -53,8 +53,6 @@ def find_problems(config: RunConfig) -> list[Finding]:
         findings += check_grpo(config)
     if config.launch.deepspeed is not None and Path(config.launch.deepspeed).exists():
         findings += check_deepspeed(config)
-    if config.sft is None and config.grpo is None:
-        findings.append(("sft", "and grpo are both missing; a run needs at least one of the two sections"))
     return findings
 
 

@@ -74,6 +74,8 @@ def missing_inputs(config: RunConfig, config_path: str | Path | None = None) -> 
 
 
 def _missing_data(config: RunConfig) -> Iterator[str]:
+    if not stage_enabled(config, "sft") and not stage_enabled(config, "grpo"):
+        yield "sft, grpo: neither section is there and enabled; a run needs at least one of them"
     data = config.data
     if data.train is not None:
         return

@@ -65,7 +65,6 @@ def test_the_minimal_configuration_is_accepted() -> None:
         (["eval.bootstrap_samples=0"], "eval.bootstrap_samples is 0, expected at least 1"),
         (["launch.processes=0"], "launch.processes is 0, expected at least 1"),
         (["launch.port=70000"], "launch.port is 70000, expected 1 to 65535"),
-        (["sft=null", "grpo=null"], "and grpo are both missing"),
         (["sft.bf16=true", "sft.fp16=true"], "sft.bf16 and fp16 are both true"),
         (["sft.fp16=true", "launch.cpu=true"], "sft.fp16 does not work on a CPU"),
         (["sft.num_train_epochs=0"], "nothing would be trained"),
@@ -145,6 +144,10 @@ def test_what_cannot_work_is_refused(overrides: list[str], message: str) -> None
             ["rewards.plugins: there is no file or folder 'no.py'"],
         ),
         (["data.train=."], []),
+        (
+            ["data.train=.", "sft=null", "grpo.enabled=false"],
+            ["sft, grpo: neither section is there and enabled"],
+        ),
     ],
 )
 def test_what_a_run_would_miss(overrides: list[str], messages: list[str]) -> None:

@@ -1,0 +1,113 @@
+"""The command `glyphrl`: parses the arguments, calls the command, turns errors into sentences and exit codes.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted. Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from glyphrl import __version__
+from glyphrl.commands import check, data, export, quickstart, train
+from glyphrl.errors import UserError, did_you_mean
+from glyphrl.output import stdout_for_results
+
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+DESCRIPTION = "Reinforcement-learning fine-tuning of vision-language models for OCR."
+EPILOG = """\
+start here:
+  glyphrl quickstart                     the whole pipeline on a tiny model; a CPU is enough
+  glyphrl check configs/sft.yaml data.train=FOLDER    what would go wrong with a run
+  glyphrl train configs/sft.yaml data.train=FOLDER    the run
+
+Any key of a configuration can be set on the command line: grpo.learning_rate=1e-6
+Exit codes: 0 done, 1 failed, 2 wrong use. GLYPHRL_DEBUG=1 shows where an error comes from.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that knows near misses, and takes overrides before and after options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = did_you_mean(str(value), [str(choice) for choice in action.choices])
+            raise argparse.ArgumentError(action, f"unknown value {value!r}{near}")
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """The arguments; `a.b=c` may stand anywhere behind the configuration."""
+        args, rest = self.parse_known_args(argv)
+        unknown = [
+            word for word in rest if word.startswith("-") or "=" not in word or not hasattr(args, "overrides")
+        ]
+        if unknown:
+            self._refuse(args.parser, unknown[0])
+        if rest:
+            args.overrides = [*args.overrides, *rest]
+        return args
+
+    def _refuse(self, parser: argparse.ArgumentParser, word: str) -> NoReturn:
+        options = [option for action in parser._actions for option in action.option_strings]
+        near = did_you_mean(word.partition("=")[0], options) if word.startswith("-") else ""
+        parser.error(f"unknown argument {word!r}{near}")
+
+
+def build_parser() -> Parser:
+    """The parser of all commands; each one names the function that carries it out."""
+    parser = Parser(prog="glyphrl", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"glyphrl {__version__}")
+    parser.set_defaults(parser=parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in (quickstart, train, check, data, export):
+        module.add_commands(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: Arguments without the program's name; None: those of the process.
+
+    Returns:
+        Exit code.
+    """
+    parser = build_parser()
+    args = parser.parse(argv)
+    debug = os.environ.get("GLYPHRL_DEBUG", "") not in ("", "0")
+    _log_to_stderr(debug)
+    try:
+        with stdout_for_results(getattr(args, "json", False)) as results:
+            return args.run(args, results)
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        print(*(f"glyphrl: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
+        return WRONG_USE
+    except KeyboardInterrupt:
+        print("glyphrl: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the results has gone: `glyphrl rewards list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:  # a bug or the machine: where it happened matters, and the last line says what
+        traceback.print_exc()
+        reason = (str(error).splitlines() or [""])[0]
+        print(f"glyphrl: {args.command} failed: {type(error).__name__}: {reason}", file=sys.stderr)
+        return FAILED
+
+
+def _log_to_stderr(debug: bool) -> None:
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    logging.getLogger("glyphrl").setLevel(logging.DEBUG if debug else logging.INFO)

@@ -1,0 +1,1 @@
+"""The commands of `glyphrl`, one module each; everything heavy is imported inside the functions that run."""

@@ -1,0 +1,138 @@
+"""`glyphrl data import`, `glyphrl data check`, `glyphrl data split`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from glyphrl.commands.options import add_command, add_group
+from glyphrl.config_schema import DEFAULT_PROMPT, DataConfig
+from glyphrl.output import Results
+
+FORMATS = """\
+formats (--format, recognised by themselves):
+  canonical       JSON Lines: {"id", "images": [...], "prompt", "solution", ...}
+  label-tsv       image<TAB>text, one line an image
+  query-response  JSON Lines with query, response, image_path
+  sharegpt        conversations with <|vision_start|>path<|vision_end|>, or <image> and a list "images"
+  messages        chat messages with images
+  csv             columns image, question, answer
+A folder is read through its labels.tsv, or its only data file."""
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the group."""
+    group = add_group(commands, "data", "import, check and split data")
+    _add_import(group)
+    _add_check(group)
+    _add_split(group)
+
+
+def _add_import(group: Any) -> None:
+    parser = add_command(
+        group, "import", run_import, "turn data of any format into canonical JSON Lines", more=FORMATS
+    )
+    _add_reading(parser)
+    parser.add_argument("--out", "-o", required=True, metavar="FILE", help="file to write, e.g. train.jsonl")
+    parser.add_argument("--strict", action="store_true", help="write nothing if any row is bad")
+    parser.add_argument("--no-image-check", action="store_true", help="do not look into the images (faster)")
+
+
+def _add_check(group: Any) -> None:
+    parser = add_command(
+        group,
+        "check",
+        run_check,
+        "say what a data set holds and what is wrong with it",
+        more=f"Exit code 2 where a row is bad.\n\n{FORMATS}",
+    )
+    _add_reading(parser)
+    parser.add_argument(
+        "--min-pixels", type=int, default=DataConfig.min_pixels, metavar="N", help="as data.min_pixels"
+    )
+    parser.add_argument(
+        "--max-pixels", type=int, default=DataConfig.max_pixels, metavar="N", help="as data.max_pixels"
+    )
+
+
+def _add_split(group: Any) -> None:
+    parser = add_command(
+        group, "split", run_split, "hold samples out: two canonical files from one set", more=FORMATS
+    )
+    _add_reading(parser, image_root=False)
+    parser.add_argument("--train", required=True, metavar="FILE", help="file for the training samples")
+    parser.add_argument("--eval", required=True, metavar="FILE", help="file for the held-out samples")
+    parser.add_argument("--fraction", type=float, default=0.1, help="share to hold out (default: 0.1)")
+    parser.add_argument("--by", metavar="COLUMN", help="column whose values stay together, e.g. document")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice (default: 0)")
+    parser.add_argument("--strict", action="store_true", help="write nothing if any row is bad")
+
+
+def _add_reading(parser: argparse.ArgumentParser, *, image_root: bool = True) -> None:
+    parser.add_argument("source", nargs="+", metavar="SOURCE", help="file or folder, or several")
+    parser.add_argument("--format", default="auto", help="input format (default: recognise it)")
+    parser.add_argument("--prompt", default=DEFAULT_PROMPT, help="instruction for samples that carry none")
+    if image_root:
+        parser.add_argument(
+            "--image-root",
+            type=Path,
+            metavar="FOLDER",
+            help="folder of relative image paths (default: the file's)",
+        )
+    parser.add_argument("--allow-empty", action="store_true", help="accept empty references")
+
+
+def run_import(args: argparse.Namespace, results: Results) -> int:
+    """Imports data."""
+    from glyphrl.data.importing import import_data
+
+    report = import_data(
+        args.source,
+        args.out,
+        args.format,
+        args.strict,
+        prompt=args.prompt,
+        image_root=args.image_root,
+        allow_empty=args.allow_empty,
+        check_images=not args.no_image_check,
+    )
+    results.show(report.text(), report.to_json())
+    return 0
+
+
+def run_check(args: argparse.Namespace, results: Results) -> int:
+    """Checks data."""
+    from glyphrl.data.checking import check_data
+
+    report = check_data(
+        args.source,
+        format=args.format,
+        prompt=args.prompt,
+        image_root=args.image_root,
+        allow_empty=args.allow_empty,
+        min_pixels=args.min_pixels,
+        max_pixels=args.max_pixels,
+    )
+    results.show(report.text(), report.to_json())
+    return 0 if report.ok else 2
+
+
+def run_split(args: argparse.Namespace, results: Results) -> int:
+    """Splits data."""
+    from glyphrl.data.importing import split_data
+
+    report = split_data(
+        args.source,
+        args.train,
+        args.eval,
+        args.fraction,
+        args.by,
+        args.seed,
+        format=args.format,
+        strict=args.strict,
+        prompt=args.prompt,
+        allow_empty=args.allow_empty,
+    )
+    results.show(report.text(), report.to_json())
+    return 0

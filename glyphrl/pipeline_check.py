@@ -1,0 +1,177 @@
+"""`glyphrl check`: everything about a run that can be known before it, without loading a model.
+
+Each part adds errors (the run would fail), warnings (it may do what nobody expects) and facts to a report.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from glyphrl.batch_math import grpo_batch, planned_updates, stage_value
+from glyphrl.config_paths import missing_inputs, stage_enabled
+from glyphrl.config_schema import RunConfig
+from glyphrl.data.load import DataSplits, load_split
+from glyphrl.errors import UserError
+from glyphrl.pipeline_report import CheckReport
+from glyphrl.trl_policy import Stage
+
+STAGES: tuple[Stage, ...] = ("sft", "grpo")
+TRACKERS = {
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "swanlab": "swanlab",
+    "trackio": "trackio",
+    "mlflow": "mlflow",
+}
+"""Value of `report_to` -> package that it needs."""
+
+
+def check_run(
+    config: RunConfig, config_path: str | Path | None = None, stages: list[str] | None = None
+) -> CheckReport:
+    """Checks a run whose configuration has been loaded.
+
+    Args:
+        config: What `load_config` returned.
+        config_path: Its file, for error messages.
+        stages: Stages that would run; None: those that are enabled.
+    """
+    report = CheckReport()
+    wanted = [
+        stage for stage in STAGES if stage_enabled(config, stage) and (stages is None or stage in stages)
+    ]
+    report.errors += missing_inputs(config, config_path)
+    report.facts["run"] = {"output_dir": config.output_dir, "stages": list(wanted)}
+    _check_installed(config, wanted, report)
+    splits = None if report.errors else _check_data(config, report)
+    if splits is not None:
+        from glyphrl.pipeline_check_lengths import check_lengths
+
+        for stage in wanted:
+            _check_steps(config, stage, len(getattr(splits, stage)), report)
+        check_lengths(config, wanted, splits, report)
+    if "grpo" in wanted:
+        from glyphrl.pipeline_check_rewards import check_rewards
+
+        check_rewards(config, splits, report)
+    return report
+
+
+def _check_installed(config: RunConfig, stages: list[Stage], report: CheckReport) -> None:
+    """Packages that the configuration asks for."""
+    wanted: dict[str, str] = {}
+    for name, backend, used in (
+        ("rollout.backend", config.rollout.backend, "grpo" in stages),
+        ("eval.backend", config.eval.backend, config.eval.enabled),
+    ):
+        if used and backend == "vllm":
+            wanted[f"{name}: vllm"] = "vllm"
+    if config.launch.deepspeed is not None:
+        wanted["launch.deepspeed"] = "deepspeed"
+    if config.model.attn_implementation.startswith("flash_attention"):
+        wanted[f"model.attn_implementation: {config.model.attn_implementation}"] = "flash_attn"
+    for stage in stages:
+        trackers = stage_value(stage, getattr(config, stage), "report_to") or []
+        for tracker in [trackers] if isinstance(trackers, str) else trackers:
+            if tracker in TRACKERS:
+                wanted[f"{stage}.report_to: {tracker}"] = TRACKERS[tracker]
+    for what, package in wanted.items():
+        if find_spec(package) is None:
+            report.errors.append(f"{what} needs the package {package}, which is not installed")
+    if "grpo" in stages:
+        installed = find_spec("vllm") is not None
+        chosen = (
+            config.rollout.backend
+            if config.rollout.backend != "auto"
+            else "vllm"
+            if installed
+            else "transformers"
+        )
+        report.facts["run"]["rollouts"] = chosen
+        if config.rollout.backend == "auto" and not installed:
+            report.warnings.append(
+                "vLLM is not installed: rollouts will use transformers, which is much slower"
+            )
+
+
+def _check_data(config: RunConfig, report: CheckReport) -> DataSplits | None:
+    """Loads all samples; every image is opened."""
+    try:
+        splits = load_split(config.data)
+    except UserError as error:
+        report.errors.append(f"data: {error}")
+        return None
+    problems = splits.report
+    report.facts["data"] = {
+        "rows": problems.rows,
+        "bad rows": problems.rows - problems.kept,
+        "sft": len(splits.sft),
+        "grpo": len(splits.grpo),
+        "held out": len(splits.eval),
+    }
+    if problems.total:
+        report.warnings.append(f"data: {problems.text(examples=3)}")
+    else:
+        report.warnings += [f"data: {note}" for note in problems.notes]
+    for stage in STAGES:
+        if stage_enabled(config, stage) and not len(getattr(splits, stage)):
+            report.errors.append(f"data: no sample is left for the stage {stage}")
+    if config.eval.enabled and not len(splits.eval):
+        report.errors.append("data: no sample is held out for the evaluation")
+    return splits
+
+
+def _check_steps(config: RunConfig, stage: Stage, samples: int, report: CheckReport) -> None:
+    """How much a stage does, and whether its samples suffice for one step."""
+    section = getattr(config, stage)
+    facts: dict[str, Any] = {}
+    if stage == "grpo":
+        batch = grpo_batch(config)
+        facts["groups per generation"] = batch.prompts_per_generation
+        facts["completions per update"] = batch.completions_per_update
+        if samples < batch.prompts_per_generation:
+            report.errors.append(
+                f"grpo: a generation takes {batch.prompts_per_generation} samples "
+                f"(per_device_train_batch_size {batch.per_device} * launch.processes {batch.processes} * "
+                f"steps_per_generation {batch.steps_per_generation} / num_generations "
+                f"{batch.num_generations}), and there are {samples}: not one step would be made; make the "
+                "batch smaller or give more samples"
+            )
+            return
+        per_pass = batch.updates_per_epoch(samples)
+        left_out = samples % batch.prompts_per_generation
+        if left_out:
+            facts["samples left out of each epoch"] = left_out
+    else:
+        per_device = stage_value(stage, section, "per_device_train_batch_size")
+        accumulation = stage_value(stage, section, "gradient_accumulation_steps")
+        facts["samples per update"] = per_device * accumulation * config.launch.processes
+        per_pass = max(1, math.ceil(samples / facts["samples per update"]))
+    updates = planned_updates(config, stage, samples)
+    facts["updates"] = updates
+    facts["epochs"] = round(updates / per_pass, 3) if per_pass else 0
+    report.facts[stage] = facts
+    _check_schedule(config, stage, updates, report)
+
+
+def _check_schedule(config: RunConfig, stage: Stage, updates: int, report: CheckReport) -> None:
+    """Steps that are never reached."""
+    section = getattr(config, stage)
+    warmup = stage_value(stage, section, "warmup_steps")
+    if warmup >= updates > 0:
+        report.warnings.append(f"{stage}.warmup_steps is {warmup}, and the stage has only {updates} updates")
+    if stage == "sft" and stage_value(stage, section, "eval_strategy") == "steps":
+        every = stage_value(stage, section, "eval_steps") or stage_value(stage, section, "logging_steps")
+        if every > updates:
+            what = (
+                "the best checkpoint cannot be chosen"
+                if section.args.get("load_best_model_at_end")
+                else "no loss"
+            )
+            report.warnings.append(
+                f"sft.eval_steps is {every}, and the stage has only {updates} updates: held-out samples are "
+                f"never looked at while it trains ({what})"
+            )
