@@ -14,7 +14,7 @@ from glyphrl.data.importers.base import ReadOptions
 from glyphrl.data.problems import Problem, ProblemReport
 from glyphrl.data.rows import CheckOptions, iterate_samples
 from glyphrl.data.sample import Sample
-from glyphrl.data.split import group_keys, split_samples
+from glyphrl.data.split import group_key, group_keys, split_samples
 from glyphrl.data.table import SampleTable
 from glyphrl.errors import UserError
 
@@ -227,7 +227,8 @@ def _without_leaks(
         return None
     images = _image_set(held_out)
     documents = set(group_keys(held_out, by)) if by and len(held_out) else set()
-    keys = group_keys(part, by) if by and by in part.column_names else [None] * len(part)
+    values = part.column(by) if by and by in part.column_names else [None] * len(part)
+    keys = [None if value is None else group_key(value) for value in values]
     kept = [
         index
         for index, (paths, key) in enumerate(zip(part.column("images"), keys, strict=True))

@@ -23,7 +23,7 @@ def split_samples(
         table: All samples.
         fraction: Share of the samples to hold out, 0 to 1. By document it is met as nearly as whole
             documents allow.
-        by: Column whose values stay together. None: every sample by itself.
+        by: Column whose values stay together. None: at random; samples with a common image stay together.
         seed: Seed of the choice.
 
     Returns:
@@ -46,13 +46,13 @@ def split_samples(
 
 
 def group_keys(table: SampleTable, by: str | None) -> list[str]:
-    """What keeps samples together: the id, or the value of a column as text.
+    """What keeps samples together: a column's value as text; without one, the least id that shares an image.
 
     Raises:
         UserError: A sample has no value in the column.
     """
     if by is None:
-        return table.column("id")
+        return _least_ids_by_image(table.column("id"), table.column("images"))
     values = table.column(by)
     missing = [index for index, value in enumerate(values) if value is None]
     if missing:
@@ -60,7 +60,32 @@ def group_keys(table: SampleTable, by: str | None) -> list[str]:
             f"column {by!r}: {len(missing):,} of {len(table):,} samples have no value (first: "
             f"{table[missing[0]].id!r}); a split by it needs one for every sample"
         )
-    return [value if isinstance(value, str) else json.dumps(value, sort_keys=True) for value in values]
+    return [group_key(value) for value in values]
+
+
+def group_key(value: object) -> str:
+    """A column's value as text, by which samples are kept together."""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _least_ids_by_image(ids: list[str], images: list[list[str]]) -> list[str]:
+    """For each sample the least id among all samples that are linked to it by images (union-find)."""
+    parents = list(range(len(ids)))
+
+    def root(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = parents[parents[index]]
+            index = parents[index]
+        return index
+
+    first_with: dict[str, int] = {}
+    for index, paths in enumerate(images):
+        for path in paths:
+            one, other = root(index), root(first_with.setdefault(path, index))
+            # The root of a group is the sample with its least id.
+            low, high = (one, other) if ids[one] <= ids[other] else (other, one)
+            parents[high] = low
+    return [ids[root(index)] for index in range(len(ids))]
 
 
 def choose_groups(keys: Iterable[str], fraction: float, seed: int, what: str = "id") -> set[str]:

@@ -7,12 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import draw_line
+from data_files import draw_line
 
 from glyphrl.data.checking import check_data, visible
 from glyphrl.errors import UserError
-
-SHARED = Path(__file__).parents[4] / "shared" / "data"
 
 
 def write_labels(folder: Path, rows: list[str]) -> Path:
@@ -94,9 +92,8 @@ def test_characters_that_cannot_be_seen_are_named(character, shown):
     assert visible(character) == shown
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data beside the repository")
-def test_the_shared_letters():
-    report = check_data(SHARED / "stanford_letters_en")
+def test_the_shared_letters(shared_data):
+    report = check_data(shared_data / "stanford_letters_en")
     assert (report.ok, report.num_samples, report.documents) == (True, 226, 18)
     assert report.image_height.max <= 48
     assert report.image_width.max <= 1000

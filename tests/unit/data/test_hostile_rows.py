@@ -67,7 +67,7 @@ JSON_FORMATS = ["canonical", "query-response", "sharegpt", "messages"]
 
 @pytest.mark.parametrize("format", JSON_FORMATS)
 @given(st.lists(rows, max_size=4))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 def test_json_rows_of_any_shape(tmp_path_factory, format, rows):
     path = tmp_path_factory.mktemp("rows") / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -81,7 +81,7 @@ def test_json_rows_of_any_shape(tmp_path_factory, format, rows):
 
 @pytest.mark.parametrize("format", ["auto", *IMPORTERS])
 @given(st.binary(max_size=60) | st.text("{[\"',:;\t\n\r]}aé.png", max_size=60).map(str.encode))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_bytes_of_any_kind(tmp_path_factory, format, content):
     path = tmp_path_factory.mktemp("bytes") / "labels.tsv"
     path.write_bytes(content)

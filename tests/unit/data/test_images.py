@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_line
+from data_files import draw_line
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -36,7 +36,7 @@ limits = st.tuples(st.integers(1, 64), st.integers(4, 40)).map(
 
 
 @given(sides, sides, limits)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example(1000, 48, (784, 784 * 20))  # a long line against a small limit: qwen-vl-utils gives a height of 0
 @example(2000, 10, (784 * 4, 784 * 1280))  # transformers rounds the height to 0 and shrinks the line
 def test_sizes_are_those_of_qwen_vl_utils_and_left_alone_by_transformers(width, height, limit):

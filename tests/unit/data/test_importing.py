@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import draw_line
+from data_files import draw_line
 
 from glyphrl.data.importing import import_data, split_data, write_canonical
 from glyphrl.data.load import load_samples

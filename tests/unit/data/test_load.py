@@ -8,13 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import draw_line, write_jsonl
+from data_files import draw_line, write_jsonl
 
 from glyphrl.config_schema import DataConfig, SplitConfig
 from glyphrl.data.load import load_samples, load_split
 from glyphrl.errors import UserError
-
-SHARED = Path(__file__).parents[4] / "shared" / "data"
 
 
 @pytest.fixture
@@ -216,9 +214,8 @@ def test_sources_that_are_missing_from_the_configuration_are_named(label_folder)
     assert len(splits.grpo) == 10
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data beside the repository")
-def test_the_shared_lines_load_without_a_problem_and_split_by_document():
-    sources = [str(path) for path in sorted(SHARED.iterdir()) if path.is_dir()]
+def test_the_shared_lines_load_without_a_problem_and_split_by_document(shared_data):
+    sources = [str(path) for path in sorted(shared_data.iterdir()) if path.is_dir()]
     splits = load_split(DataConfig(train=sources, split=SplitConfig(by="document"), strict=True))
     assert len(splits.train) + len(splits.eval) == 862 + 2030 + 226
     assert not set(splits.train.column("document")) & set(splits.eval.column("document"))

@@ -53,6 +53,33 @@ def test_order_is_kept_and_the_choice_depends_on_seed_and_ids_alone():
     assert held_out.column("id") == ["s3", "s4", "s14", "s17", "s18", "s21", "s24", "s29", "s34", "s44"]
 
 
+@given(
+    st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=2), min_size=2, max_size=20), st.integers(0, 9)
+)
+def test_samples_of_one_image_stay_together(images, seed):
+    table = SampleTable.from_samples(
+        Sample(f"s{i}", tuple(f"/d/{n}.png" for n in numbers), "p", "t") for i, numbers in enumerate(images)
+    )
+    try:
+        parts = split_samples(table, 0.4, None, seed)
+    except UserError:
+        assert len(linked(images)) == 1
+        return
+    first, second = ({path for paths in part.column("images") for path in paths} for part in parts)
+    assert not first & second
+    backwards = split_samples(table[::-1], 0.4, None, seed)[1]
+    assert sorted(backwards.column("id")) == sorted(parts[1].column("id"))
+
+
+def linked(images: list[list[int]]) -> list[set[int]]:
+    """Slow oracle: groups of images that are linked by samples."""
+    groups: list[set[int]] = []
+    for numbers in images:
+        touched = [group for group in groups if group & set(numbers)]
+        groups = [group for group in groups if group not in touched] + [set(numbers).union(*touched)]
+    return groups
+
+
 def test_uneven_documents_come_near_the_fraction():
     # 10 % of 1,000: 100 alone or 60 + 40 are exact; 40 first and then 100 makes 140, nearer than 40. The
     # documents of 500 and 300 never help.
