@@ -26,11 +26,20 @@ from glyphrl.rewards.signature import Signature, check_arguments, read_signature
 ENTRY_POINT_GROUP = "glyphrl.rewards"
 
 BUILT_IN: dict[str, str] = {
+    "cer": "glyphrl.rewards.cer:Cer",
+    "confidence": "glyphrl.rewards.confidence:Confidence",
     "exact_match": "glyphrl.rewards.exact_match:ExactMatch",
     "format": "glyphrl.rewards.format:Format",
+    "json_fields": "glyphrl.rewards.json_fields:JsonFields",
+    "legacy_ocr": "glyphrl.rewards.legacy_ocr:LegacyOcr",
+    "lines": "glyphrl.rewards.lines:Lines",
     "math_verify": "glyphrl.rewards.math_verify:MathVerify",
     "ned": "glyphrl.rewards.ned:Ned",
+    "overlong": "glyphrl.rewards.overlong:Overlong",
+    "repetition": "glyphrl.rewards.repetition:Repetition",
+    "table": "glyphrl.rewards.table:Table",
     "weighted_cer": "glyphrl.rewards.weighted_cer:WeightedCer",
+    "wer": "glyphrl.rewards.wer:Wer",
 }
 """Rewards of this package; each is imported when it is first used."""
 
