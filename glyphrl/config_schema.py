@@ -101,7 +101,7 @@ class DataConfig:
     system: str | None = None
     """System message for samples that carry none."""
     answer_template: str = "<answer>{solution}</answer>"
-    """What SFT teaches: `{solution}` and, where samples have that column, `{think}`."""
+    """What SFT teaches: `{solution}`, and any other column that the samples have, such as `{think}`."""
     min_pixels: int = 28 * 28 * 4
     """Smallest image area in pixels; smaller images are enlarged (qwen-vl-utils' rule)."""
     max_pixels: int = 28 * 28 * 1280

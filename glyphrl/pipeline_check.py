@@ -43,10 +43,12 @@ def check_run(
     wanted = [
         stage for stage in STAGES if stage_enabled(config, stage) and (stages is None or stage in stages)
     ]
-    report.errors += missing_inputs(config, config_path)
+    missing = missing_inputs(config, config_path)
+    report.errors += missing
     report.facts["run"] = {"output_dir": config.output_dir, "stages": list(wanted)}
     _check_installed(config, wanted, report)
-    splits = None if report.errors else _check_data(config, report)
+    _check_devices(config, wanted, report)
+    splits = None if missing else _check_data(config, report)
     if splits is not None:
         from glyphrl.pipeline_check_lengths import check_lengths
 
@@ -95,6 +97,23 @@ def _check_installed(config: RunConfig, stages: list[Stage], report: CheckReport
             report.warnings.append(
                 "vLLM is not installed: rollouts will use transformers, which is much slower"
             )
+
+
+def _check_devices(config: RunConfig, stages: list[Stage], report: CheckReport) -> None:
+    """Whether the machine has what the ranks need."""
+    import torch
+
+    gpus = 0 if config.launch.cpu else torch.cuda.device_count()
+    processes = config.launch.processes
+    report.facts["run"]["ranks"] = f"{processes} on {'GPU' if gpus else 'CPU'}"
+    if 0 < gpus < processes:
+        report.errors.append(
+            f"launch.processes is {processes}, and this machine shows {gpus} GPUs; one rank each"
+        )
+    if not gpus:
+        for stage in stages:
+            if stage_value(stage, getattr(config, stage), "fp16"):
+                report.errors.append(f"{stage}.fp16 does not work on a CPU; use bf16 or neither")
 
 
 def _check_data(config: RunConfig, report: CheckReport) -> DataSplits | None:
