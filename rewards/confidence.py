@@ -13,7 +13,9 @@ from glyphrl.rewards.ned import edit_similarity
 from glyphrl.rewards.text_reward import TextReward
 
 _CLAIM = re.compile(
-    r"(?:<confidence>\s*|\bconfidence\b[\s:=*']{0,4})(-?\d{1,20}(?:\.\d{0,20})?|-?\.\d{1,20})\s*(%?)", re.IGNORECASE
+    r"(?:<confidence>\s*|\bconfidence\b[\s:=*']{0,4})"
+    r"(-?\d{1,20}(?:\.\d{0,20})?|-?\.\d{1,20})\s*(%?)",
+    re.IGNORECASE,
 )
 _SMALLEST = 0.01
 """Claims are kept this far from 0 and 1 by the logarithmic rule, whose penalty would be infinite there."""

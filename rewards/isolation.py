@@ -39,11 +39,12 @@ class IsolatedReward:
 
     def call(self, completions: list[Any], columns: dict[str, Any]) -> tuple[Outcome, RewardLog]:
         """Scores a batch; the outcome's value is the list of scores."""
-        named = self.reward.signature.parameters
+        self.reward.check_columns(columns)
+        signature = self.reward.signature
         selected = {
             name: value
-            for name, value in self.reward.select(columns).items()
-            if name in named or is_plain(value)
+            for name, value in columns.items()
+            if name in signature.parameters or (signature.takes_any and is_plain(value))
         }
         count = len(completions)
         shares = min(self.shares, max(1, count))

@@ -57,7 +57,7 @@ class Overlong:
         counted: Sequence[Any] | None = completions if self.unit == "characters" else completion_ids
         if counted is None:
             raise RewardError(
-                "overlong counts tokens, but there is no column completion_ids; set unit: characters or score "
-                "where the token ids are known"
+                "overlong counts tokens, but there is no column completion_ids; set unit: characters, or "
+                "score where the token ids are known"
             )
         return [overlong_penalty(len(item), self.max_length, self.buffer) for item in counted]

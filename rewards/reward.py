@@ -13,6 +13,8 @@ from glyphrl.rewards.errors import RewardError
 from glyphrl.rewards.signature import Signature, read_signature
 
 Style = Literal["auto", "text", "messages"]
+_ALWAYS_THERE = ("completions", "prompts", "completion_ids", "trainer_state", "log_extra", "log_metric")
+"""TRL hands these to every function; one that names them must not fail where they are unknown (None)."""
 
 
 @dataclass
@@ -106,23 +108,16 @@ class Reward:
             keywords["prompts"] = [as_messages(prompt, "user") for prompt in keywords["prompts"]]
         return self.function(**self.accepted(keywords), **self._bound)
 
-    def select(self, columns: dict[str, Any], log: RewardLog | None = None) -> dict[str, Any]:
-        """The columns that the function asks for.
+    def check_columns(self, columns: dict[str, Any]) -> None:
+        """Refuses columns that lack one that the function asks for.
 
         Raises:
-            RewardError: It asks for a column that is not there.
+            RewardError: Naming what is missing and what there is.
         """
-        available = dict(columns)
-        if log is not None:
-            available["log_extra"], available["log_metric"] = log.log_extra, log.log_metric
-        # TRL and ms-swift hand these to everyone; a function that names them must not fail without them.
-        for name in ("prompts", "completion_ids", "trainer_state"):
-            available.setdefault(name, None)
-        parameters = self.signature.parameters
         missing = [
             name
-            for name, p in parameters.items()
-            if p.required and name not in self._bound and name not in available and name != "completions"
+            for name, p in self.signature.parameters.items()
+            if p.required and name not in self._bound and name not in columns and name not in _ALWAYS_THERE
         ]
         if missing:
             names, needed = ", ".join(sorted(columns)) or "none", " and ".join(missing)
@@ -130,6 +125,14 @@ class Reward:
                 f"reward {self.name} needs {needed}: no column of the samples ({names}) and not set in args",
                 self.name,
             )
+
+    def select(self, columns: dict[str, Any], log: RewardLog) -> dict[str, Any]:
+        """The columns that the function asks for, and where it logs to."""
+        self.check_columns(columns)
+        available = {**dict.fromkeys(_ALWAYS_THERE), **columns}
+        available.update(log_extra=log.log_extra, log_metric=log.log_metric)
+        del available["completions"]
+        parameters = self.signature.parameters
         if self.signature.takes_any:
             return {
                 name: value
