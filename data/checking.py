@@ -272,7 +272,7 @@ def check_data(
     collector = _Collector(min_pixels, max_pixels)
     for file, name in zip(files, formats, strict=True):
         for row in iterate_samples(file, name, ReadOptions(prompt, image_root), checks):
-            report.problems.count_row(row if isinstance(row, Problem) else None, file)
+            report.problems.count_row(row if isinstance(row, Problem) else None)
             if not isinstance(row, Problem):
                 collector.add(row, report)
     collector.finish(report)

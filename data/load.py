@@ -88,7 +88,7 @@ def _good_samples(
     file: Path, format: str, options: ReadOptions, checks: CheckOptions, report: ProblemReport
 ) -> Iterator[Sample]:
     for row in iterate_samples(file, format, options, checks):
-        report.count_row(row if isinstance(row, Problem) else None, file)
+        report.count_row(row if isinstance(row, Problem) else None)
         if not isinstance(row, Problem):
             yield row.sample
 

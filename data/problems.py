@@ -44,6 +44,8 @@ class Problem:
     """What stands there."""
     expected: str
     """What should stand there."""
+    costs_row: bool = True
+    """Whether a sample is lost by it; a fault in a file beside the data may cost none."""
 
     def __str__(self) -> str:
         """One line: `file:line: field 'x': found ..., expected ...`."""
@@ -96,11 +98,11 @@ class ProblemReport:
         if len(kept) < EXAMPLES_KEPT:
             kept.append(problem)
 
-    def count_row(self, problem: Problem | None, file: object) -> None:
-        """Counts one row of `file`, bad where `problem` is given; a fault in another file costs none."""
+    def count_row(self, problem: Problem | None) -> None:
+        """Counts one row, bad where `problem` is given."""
         if problem is not None:
             self.add(problem)
-        self.rows += problem is None or problem.file == str(file)
+        self.rows += problem is None or problem.costs_row
         self.kept += problem is None
 
     def merge(self, other: ProblemReport) -> None:

@@ -111,12 +111,10 @@ def read_json_rows(path: Path) -> Iterator[JsonRow | Problem]:
             yield row
             continue
         line, value = row
-        if not isinstance(value, dict):
-            yield Problem("wrong_type", str(path), line, "", shown(value), "a JSON object")
-        elif bad := find_surrogate(value):
-            yield invalid_utf8(path, line, f"a lone surrogate or undecodable byte in {shown(bad)}")
-        else:
+        if isinstance(value, dict):
             yield JsonRow(line, value)
+        else:
+            yield Problem("wrong_type", str(path), line, "", shown(value), "a JSON object")
 
 
 def _no_constant(name: str) -> Any:
@@ -132,16 +130,18 @@ def _read_json_lines(path: Path) -> Iterator[tuple[int, Any] | Problem]:
             yield line
             continue
         try:
-            yield line.number, _DECODER.decode(line.text)
+            value = _DECODER.decode(line.text)
         except (ValueError, RecursionError) as error:
-            yield Problem(
-                "malformed_json",
-                str(path),
-                line.number,
-                "",
-                f"{shown(line.text)} ({error})",
-                "one JSON object per line",
-            )
+            found = f"{shown(line.text)} ({error})"
+            yield Problem("malformed_json", str(path), line.number, "", found, "one JSON object per line")
+            continue
+        # Text that was decoded holds no lone surrogate, but an escape may.
+        bad = find_surrogate(value) if "\\u" in line.text else None
+        yield (line.number, value) if bad is None else _broken_text(path, line.number, bad)
+
+
+def _broken_text(path: Path, line: int, text: str) -> Problem:
+    return invalid_utf8(path, line, f"a lone surrogate or undecodable byte in {shown(text)}")
 
 
 def _read_array(path: Path) -> Iterator[tuple[int, Any] | Problem]:
@@ -152,7 +152,9 @@ def _read_array(path: Path) -> Iterator[tuple[int, Any] | Problem]:
         if buffer.next_character() == "]":
             return
         while True:
-            yield buffer.element()
+            line, value = buffer.element()
+            bad = find_surrogate(value)
+            yield (line, value) if bad is None else _broken_text(path, line, bad)
             if buffer.next_character() == "]":
                 return
             buffer.expect(",")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from glyphrl.data.importers import csv_table
@@ -51,12 +52,15 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Problem]:
     if (listing := path.with_name(DOCUMENTS)).is_file():
         for entry in _pairs(listing, "document"):
             if isinstance(entry, Problem):
-                yield entry
+                yield replace(entry, costs_row=False)
                 continue
             line, image, document = entry
             if documents.setdefault(image, document) != document:
                 found = f"{image!r} in the documents {documents[image]!r} and {document!r}"
-                yield Problem("duplicate_id", str(listing), line, "document", found, "one document per image")
+                expected = "one document per image"
+                yield Problem(
+                    "duplicate_id", str(listing), line, "document", found, expected, costs_row=False
+                )
     for entry in _pairs(path, "text"):
         if isinstance(entry, Problem):
             yield entry
