@@ -222,7 +222,12 @@ def test_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert held == expected, "packages and package-data in pyproject.toml name what the wheel holds"
+    assert not expected - held, "name under packages or package-data in pyproject.toml: " + ", ".join(
+        sorted(expected - held)
+    )
+    assert not held - expected, "in the wheel, but not in the repository: " + ", ".join(
+        sorted(held - expected)
+    )
 
 
 def tracked_files() -> list[Path]:
