@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from glyphrl.errors import UserError
 from glyphrl.rewards.ned import edit_similarity
 from glyphrl.rewards.text_reward import TextReward
 
@@ -98,9 +97,3 @@ class Confidence(TextReward):
             else:
                 scores.append(score(claim, edit_similarity(pair.reference, pair.answer)))
         return scores
-
-    def __post_init__(self) -> None:
-        """Refuses unknown rules when it is built directly, without the registry's checks."""
-        super().__post_init__()
-        if self.rule not in ("brier", "log") or self.target not in ("exact", "similarity"):
-            raise UserError("expected rule 'brier' or 'log' and target 'exact' or 'similarity'")

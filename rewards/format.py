@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from glyphrl.errors import UserError, did_you_mean
 from glyphrl.rewards.parsing import FAULTS, Fault, ParsedAnswer, parse_answer
@@ -39,8 +39,8 @@ class Format:
     """Give partial credit instead of all or nothing."""
     penalties: dict[str, float] = field(default_factory=dict)
     """Costs of faults that differ from the default ones (`missing` 1, `outside` 0.25, the others 0.5)."""
-    think: str = "optional"
-    """`optional`, `required` or `forbidden`: the think block."""
+    think: Literal["optional", "required", "forbidden"] = "optional"
+    """Whether there has to be a think block."""
     extra_tags: list[str] = field(default_factory=list)
     """Further blocks that may stand outside the answer, e.g. `confidence`."""
 
@@ -51,8 +51,6 @@ class Format:
                 raise UserError(f"penalties: unknown fault {name!r}{did_you_mean(name, FAULTS)}")
             if not 0 <= cost <= 1:
                 raise UserError(f"penalties: {name} is {cost}; expected a number from 0 to 1")
-        if self.think not in ("optional", "required", "forbidden"):
-            raise UserError(f"think is {self.think!r}; expected 'optional', 'required' or 'forbidden'")
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         """Scores each completion."""

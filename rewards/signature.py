@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import types
 import typing
@@ -92,7 +93,8 @@ def _tells_type(default: Any) -> bool:
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     target: Any = function
     if inspect.isclass(function):
-        target = function.__init__
+        # Of a dataclass the fields: its __init__ does not know the names in the modules it inherits from.
+        target = function if dataclasses.is_dataclass(function) else function.__init__
     elif not inspect.isroutine(function):
         target = type(function).__call__
     try:

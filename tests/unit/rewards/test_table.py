@@ -103,7 +103,7 @@ def test_broken_html_means_what_it_means_to_a_browser(text):
 
 def test_sections_nested_tables_and_entities():
     (table,) = parse_tables(
-        "<table><thead><tr><th>a<tbody><tr><td>&lt;b&gt;<br>c<table><tr><td>inner</table>after</td></tr></tbody>"
+        "<table><thead><tr><th>a<tbody><tr><td>&lt;b&gt;<br>c<table><tr><td>inner</table>after</td></tr>"
     )
     assert [section.tag for section in table.children] == ["thead", "tbody"]
     cell = table.children[1].children[0].children[0]
