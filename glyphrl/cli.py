@@ -10,11 +10,11 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from glyphrl import __version__
-from glyphrl.commands import check, data, export, quickstart, train
+from glyphrl.commands import check, data, export, quickstart, rewards, train
 from glyphrl.errors import UserError, did_you_mean
 from glyphrl.output import stdout_for_results
 
@@ -33,12 +33,27 @@ Exit codes: 0 done, 1 failed, 2 wrong use. GLYPHRL_DEBUG=1 shows where an error 
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that knows near misses, and takes overrides before and after options."""
+    """An argument parser that knows near misses, and takes overrides before and after options.
+
+    Attributes:
+        more: Text below the description, or what makes it: some help needs a look at other modules.
+    """
+
+    more: str | Callable[[], str] = ""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
+
+    def format_help(self) -> str:
+        """The help, with `more` below the description."""
+        more = self.more if isinstance(self.more, str) else self.more()
+        described = self.description
+        self.description = f"{described}\n\n{more}".strip()
+        text = super().format_help()
+        self.description = described
+        return text
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -69,7 +84,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"glyphrl {__version__}")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (quickstart, train, check, data, export):
+    for module in (quickstart, train, check, data, rewards, export):
         module.add_commands(commands)
     return parser
 

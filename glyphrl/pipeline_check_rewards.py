@@ -1,4 +1,4 @@
-"""Whether a run's rewards can be built, score its own samples, and prefer a right answer to none."""
+"""Whether a run's rewards can be built, score its own samples, and prefer reading to not reading."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from glyphrl.errors import UserError
 from glyphrl.pipeline_check_lengths import evenly
 from glyphrl.pipeline_report import CheckReport
 from glyphrl.rewards.compose import RewardComposer, Scores, build_composer
+from glyphrl.rewards.lint import lint_rewards
 
 SCORED = 8
 """Samples that are scored."""
 
 
 def check_rewards(config: RunConfig, splits: DataSplits | None, report: CheckReport) -> None:
-    """Builds the composed reward and scores a few samples with a right answer and with none."""
+    """Builds the composed reward, scores a few samples with a right answer and with none, and lints it."""
     try:
         composer = build_composer(config.rewards)
     except UserError as error:
@@ -29,6 +30,7 @@ def check_rewards(config: RunConfig, splits: DataSplits | None, report: CheckRep
         report.facts["rewards"] = {"functions": dict(zip(composer.names, composer.weights, strict=True))}
         if splits is not None:
             _score(config, composer, evenly(splits.grpo, SCORED), report)
+            _lint(composer, splits, report)
     except UserError as error:
         report.errors.append(f"rewards: {error}")
     finally:
@@ -52,6 +54,17 @@ def _score(config: RunConfig, composer: RewardComposer, samples: list[Sample], r
                 "empty completion; such a reward teaches nothing good"
             )
             break
+
+
+def _lint(composer: RewardComposer, splits: DataSplits, report: CheckReport) -> None:
+    """Outputs that show no reading must not beat honest ones, see `glyphrl rewards lint`."""
+    lint = lint_rewards(composer, splits.grpo)
+    report.facts["rewards"]["spread within a group"] = lint.spread
+    report.warnings += [f"rewards: {finding}" for finding in lint.findings]
+    report.warnings += [
+        f"rewards: {name} gives every output the same score on this data and teaches nothing"
+        for name in lint.constant
+    ]
 
 
 def score_completions(composer: RewardComposer, samples: list[Sample], completions: list[str]) -> Scores:

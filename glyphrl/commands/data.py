@@ -10,15 +10,21 @@ from glyphrl.commands.options import add_command, add_group
 from glyphrl.config_schema import DEFAULT_PROMPT, DataConfig
 from glyphrl.output import Results
 
-FORMATS = """\
-formats (--format, recognised by themselves):
-  canonical       JSON Lines: {"id", "images": [...], "prompt", "solution", ...}
-  label-tsv       image<TAB>text, one line an image
-  query-response  JSON Lines with query, response, image_path
-  sharegpt        conversations with <|vision_start|>path<|vision_end|>, or <image> and a list "images"
-  messages        chat messages with images
-  csv             columns image, question, answer
-A folder is read through its labels.tsv, or its only data file."""
+
+def formats() -> str:
+    """The formats, as the importers themselves describe them."""
+    import textwrap
+
+    from glyphrl.data.importers import IMPORTERS
+
+    indent = " " * (max(map(len, IMPORTERS)) + 4)
+    lines = [
+        textwrap.fill(
+            importer.LOOKS_FOR, 90, initial_indent=f"  {name}".ljust(len(indent)), subsequent_indent=indent
+        )
+        for name, importer in IMPORTERS.items()
+    ]
+    return "\n".join(["formats (--format; without it, the format is recognised):", *lines])
 
 
 def add_commands(commands: Any) -> None:
@@ -31,7 +37,7 @@ def add_commands(commands: Any) -> None:
 
 def _add_import(group: Any) -> None:
     parser = add_command(
-        group, "import", run_import, "turn data of any format into canonical JSON Lines", more=FORMATS
+        group, "import", run_import, "turn data of any format into canonical JSON Lines", more=formats
     )
     _add_reading(parser)
     parser.add_argument("--out", "-o", required=True, metavar="FILE", help="file to write, e.g. train.jsonl")
@@ -45,7 +51,7 @@ def _add_check(group: Any) -> None:
         "check",
         run_check,
         "say what a data set holds and what is wrong with it",
-        more=f"Exit code 2 where a row is bad.\n\n{FORMATS}",
+        more=lambda: f"Exit code 2 where a row is bad.\n\n{formats()}",
     )
     _add_reading(parser)
     parser.add_argument(
@@ -58,7 +64,7 @@ def _add_check(group: Any) -> None:
 
 def _add_split(group: Any) -> None:
     parser = add_command(
-        group, "split", run_split, "hold samples out: two canonical files from one set", more=FORMATS
+        group, "split", run_split, "hold samples out: two canonical files from one set", more=formats
     )
     _add_reading(parser, image_root=False)
     parser.add_argument("--train", required=True, metavar="FILE", help="file for the training samples")

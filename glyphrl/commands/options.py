@@ -12,7 +12,7 @@ Run = Callable[[argparse.Namespace, Results], int]
 
 
 def add_command(
-    commands: Any, name: str, run: Run, summary: str, *, more: str = ""
+    commands: Any, name: str, run: Run, summary: str, *, more: str | Callable[[], str] = ""
 ) -> argparse.ArgumentParser:
     """A command with `--json`.
 
@@ -21,10 +21,10 @@ def add_command(
         name: Name of the command.
         run: Carries it out and returns the exit code.
         summary: One line for the list of commands.
-        more: Further text of its `--help`.
+        more: Further text of its `--help`, or what makes it when somebody asks.
     """
-    description = summary[0].upper() + summary[1:] + "."
-    parser = commands.add_parser(name, help=summary, description=f"{description}\n\n{more}".strip())
+    parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.more = more
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run, parser=parser)
     return parser
