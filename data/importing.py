@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glyphrl.config_schema import DEFAULT_PROMPT
-from glyphrl.data.load import Source, load_samples, source_files
+from glyphrl.data.load import Source, load_samples, same_file, source_files
 from glyphrl.data.problems import ProblemReport
 from glyphrl.data.sample import Sample
 from glyphrl.data.split import group_keys, split_samples
@@ -162,5 +162,5 @@ def check_output(path: str | Path, source: Source, base_dir: Path | None) -> Non
         raise UserError(
             f"{path}: found a folder; expected the name of the file to write, e.g. {target / 'train.jsonl'}"
         )
-    if target.exists() and any(target.samefile(file) for file in source_files(source, base_dir)):
+    if target.exists() and any(same_file(target, file) for file in source_files(source, base_dir)):
         raise UserError(f"{path} is read as well as written; write to another file")

@@ -104,9 +104,14 @@ def source_files(source: Source, base_dir: Path | None) -> list[Path]:
         raise UserError("no data source: expected a file or folder, found an empty list")
     files = [find_file(Path(base_dir or Path(), item).expanduser()) for item in sources]
     for index, file in enumerate(files):
-        if any(file.samefile(other) for other in files[:index]):
+        if any(same_file(file, other) for other in files[:index]):
             raise UserError(f"{file} is listed twice among the data sources; name it once")
     return files
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two sources are the same file."""
+    return one == other or (one.exists() and other.exists() and one.samefile(other))
 
 
 def _join_sources(files: list[Path], tables: list[SampleTable], report: ProblemReport) -> SampleTable:

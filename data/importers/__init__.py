@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glyphrl.data.importers import canonical, csv_table, label_tsv, messages, query_response, sharegpt
-from glyphrl.data.importers.base import Importer, Peek, only
+from glyphrl.data.importers import (
+    canonical,
+    csv_table,
+    label_tsv,
+    llama_factory,
+    llava,
+    messages,
+    prompt_completion,
+    query_response,
+    sharegpt,
+)
+from glyphrl.data.importers.base import Exporter, Importer, Peek, only
 from glyphrl.errors import UserError, did_you_mean
 
 IMPORTERS: dict[str, Importer] = {
@@ -15,8 +25,26 @@ IMPORTERS: dict[str, Importer] = {
     "sharegpt": sharegpt,
     "messages": messages,
     "csv": csv_table,
+    "prompt-completion": prompt_completion,
+    "llava": llava,
+    "llama-factory": llama_factory,
 }
 """Format name -> module with LOOKS_FOR, detect and read."""
+
+EXPORTERS: dict[str, Exporter] = {
+    "canonical": canonical,
+    "label-tsv": label_tsv,
+    "query-response": query_response,
+    "sharegpt": sharegpt,
+    "messages": messages,
+    "csv": csv_table,
+    "prompt-completion": prompt_completion,
+    "llava": llava,
+    "llama-factory": llama_factory,
+}
+"""Format name -> module with write."""
+FOLDER_FORMATS = ("label-tsv", "llama-factory")
+"""Formats of several files: they are written as a folder."""
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 
@@ -29,7 +57,7 @@ def find_file(source: Path) -> Path:
     Raises:
         UserError: There is no such path, or no or several data files.
     """
-    if source.is_file():
+    if source.is_file() or llama_factory.split_name(source)[0].is_file():
         return source
     if not source.exists():
         raise UserError(f"{source}: no such file or folder; give the path of the data")
@@ -40,6 +68,8 @@ def find_file(source: Path) -> Path:
             found = ", ".join(str(path.parent) for path in labels)
             raise UserError(f"{source}: found several folders with labels.tsv ({found}); give one of them")
         return labels[0]
+    if (index := source / llama_factory.INDEX).is_file():
+        return index
     files = [path for path in source.iterdir() if path.suffix.lower() in DATA_SUFFIXES and path.is_file()]
     return only(files, source, f"labels.tsv, or one file that ends with {', '.join(DATA_SUFFIXES)}")
 
@@ -55,8 +85,6 @@ def resolve_format(path: Path, name: str) -> str:
             raise UserError(f"unknown data format {name!r}{did_you_mean(name, ['auto', *IMPORTERS])}")
         return name
     peek = Peek.of(path)
-    if not peek.rows and not peek.lines:
-        raise UserError(f"{path}: found no row in it; expected one of these formats:\n{describe_formats()}")
     found = [key for key, importer in IMPORTERS.items() if importer.detect(peek)]
     if len(found) == 1:
         return found[0]
@@ -64,6 +92,8 @@ def resolve_format(path: Path, name: str) -> str:
         raise UserError(
             f"{path}: could be of several formats ({', '.join(found)}); name the one that is meant"
         )
+    if not peek.rows and not peek.lines:
+        raise UserError(f"{path}: found no row in it; expected one of these formats:\n{describe_formats()}")
     shape = (
         f"JSON with the keys {sorted(peek.common_keys())}"
         if peek.rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,8 @@ class ReadOptions:
     """Instruction for rows that carry none."""
     image_root: Path | None = None
     """Folder that relative image paths are relative to. None: the folder of the file."""
+    media_dir: Path | None = None
+    """Folder for images inside the source and lines cut out of pages. None: refuse those."""
 
     def image_base(self, path: Path) -> Path:
         """Folder that the relative image paths of the file `path` are relative to."""
@@ -58,6 +60,8 @@ class Peek:
         Raises:
             UserError: It cannot be read as text.
         """
+        if not path.is_file():
+            return cls(path)
         if _looks_like_json(path):
             found = islice((row for row in read_json_rows(path) if isinstance(row, JsonRow)), PEEK_ROWS)
             return cls(path, rows=[row.value for row in found])
@@ -78,7 +82,7 @@ def _looks_like_json(path: Path) -> bool:
 
 
 class Importer(Protocol):
-    """What a module of this folder offers."""
+    """What every module of this folder offers."""
 
     LOOKS_FOR: str
     """What a file of the format looks like, for a person."""
@@ -88,6 +92,13 @@ class Importer(Protocol):
 
     def read(self, path: Path, options: ReadOptions) -> Iterator[Record | Problem]:
         """The rows of a file, good and bad, in order."""
+
+
+class Exporter(Protocol):
+    """What a module offers besides where its format can be written."""
+
+    def write(self, samples: Sequence[Sample], path: Path, folder: Path) -> None:
+        """Writes `samples` to `path`, with image paths relative to `folder`, where the file will stand."""
 
 
 def read_json_records(

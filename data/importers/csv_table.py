@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from glyphrl.data.importers.base import Peek, ReadOptions, Record, further_columns
 from glyphrl.data.importers.conversation import build_sample, text_turn
+from glyphrl.data.importers.rendering import render_each, rendered_turns
 from glyphrl.data.problems import Problem, RowError
+from glyphrl.data.sample import Sample
 from glyphrl.data.textfiles import find_surrogate, invalid_utf8, open_bytes
 from glyphrl.errors import UserError
 
@@ -102,3 +105,21 @@ def _record(
 def _find(names: list[str], known: tuple[str, ...]) -> str | None:
     lowered = {name.strip().lower(): name.strip() for name in reversed(names)}
     return next((lowered[name] for name in known if name in lowered), None)
+
+
+def write(samples: Sequence[Sample], path: Path, folder: Path) -> None:
+    """Writes a table separated by commas: id, image, question, answer and the further columns."""
+    further = list(dict.fromkeys(name for sample in samples for name in sample.extra))
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)  # ends rows with CR LF: with LF alone, Python 3.11 leaves a CR unquoted
+        writer.writerow(["id", "image", "question", "answer", *further])
+        for row in render_each(samples, folder, _row):
+            writer.writerow([*row["core"], *(row["extra"].get(name, "") for name in further)])
+
+
+def _row(sample: Sample, images: list[str]) -> dict[str, Any]:
+    turns = rendered_turns(sample)
+    if len(images) != 1 or [role for role, _ in turns] != ["user"]:
+        found = f"{len(images)} images and {len(turns)} turns"
+        raise RowError("malformed_row", "images", found, "one image and one question")
+    return {"core": [sample.id, images[0], turns[0][1], sample.solution], "extra": sample.extra}

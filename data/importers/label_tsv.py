@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from glyphrl.data.importers import csv_table
 from glyphrl.data.importers.base import Peek, ReadOptions, Record
+from glyphrl.data.importers.rendering import render_each
 from glyphrl.data.problems import Problem, RowError, shown
-from glyphrl.data.sample import Sample, absolute_path
+from glyphrl.data.sample import Sample, absolute_path, image_list
 from glyphrl.data.textfiles import read_lines
 
 LOOKS_FOR = (
     "lines of image file, tab, text; or a folder that holds labels.tsv (and docs.tsv: image, tab, document)"
 )
+LABELS = "labels.tsv"
 DOCUMENTS = "docs.tsv"
 IMAGE_SUFFIXES = (
     ".jpg",
@@ -65,14 +68,14 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Problem]:
         if isinstance(entry, Problem):
             yield entry
             continue
-        line, image, text = entry
-        extra = {"document": documents[image]} if image in documents else {}
+        line, names, text = entry
         try:
-            images = (absolute_path(image, base),)
+            for image in _alternatives(names):
+                extra = {"document": documents[image]} if image in documents else {}
+                images = (absolute_path(image, base),)
+                yield Record(Sample(image, images, options.prompt, text, extra), str(path), line)
         except RowError as error:
             yield error.at(path, line)
-            continue
-        yield Record(Sample(image, images, options.prompt, text, extra), str(path), line)
 
 
 def _pairs(path: Path, second: str) -> Iterator[tuple[int, str, str] | Problem]:
@@ -91,7 +94,37 @@ def _pairs(path: Path, second: str) -> Iterator[tuple[int, str, str] | Problem]:
             yield line.number, image.strip(), value
 
 
+def _alternatives(field: str) -> list[str]:
+    """The image of a line; PaddleOCR also writes a JSON list of images that show the same text."""
+    if not field.startswith("["):
+        return [field]
+    try:
+        names = json.loads(field)
+    except ValueError:
+        return [field]
+    return image_list(names, "image")
+
+
+def write(samples: Sequence[Sample], path: Path, folder: Path) -> None:
+    """Writes a folder with labels.tsv and, where samples have a document, docs.tsv."""
+    path.mkdir(exist_ok=True)
+    labels, documents = [], []
+    for sample, image in zip(samples, render_each(samples, folder, _row), strict=True):
+        labels.append(f"{image['image']}\t{sample.solution}\n")
+        if "document" in sample.extra:
+            documents.append(f"{image['image']}\t{sample.extra['document']}\n")
+    (path / LABELS).write_text("".join(labels), encoding="utf-8", newline="\n")
+    if documents:
+        (path / DOCUMENTS).write_text("".join(documents), encoding="utf-8", newline="\n")
+
+
+def _row(sample: Sample, images: list[str]) -> dict[str, str]:
+    if len(images) != 1:
+        raise RowError("malformed_row", "images", f"{len(images)} images", "one image")
+    return {"image": images[0]}
+
+
 def label_files(folder: Path) -> list[Path]:
     """The label file of a folder, or of its subfolders."""
-    own = folder / "labels.tsv"
-    return [own] if own.is_file() else sorted(folder.glob("*/labels.tsv"))
+    own = folder / LABELS
+    return [own] if own.is_file() else sorted(folder.glob(f"*/{LABELS}"))

@@ -7,13 +7,14 @@ A content is a string with `<image>` marks and a list under `images`, or a list 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from glyphrl.data.chat import IMAGE_MARK
 from glyphrl.data.importers.base import Peek, ReadOptions, Record, further_columns, read_json_records, row_id
 from glyphrl.data.importers.conversation import Turn, build_sample, images_of_row, join_turns, text_turn
+from glyphrl.data.importers.rendering import rendered_turns, write_json_lines
 from glyphrl.data.problems import Problem, RowError, shown
 from glyphrl.data.sample import Sample, text_field
 
@@ -44,13 +45,22 @@ def parse(row: dict[str, Any], base: Path, options: ReadOptions) -> Sample:
         raise RowError("wrong_type", "messages", shown(messages), "a list of chat messages")
     return build_sample(
         identifier=row_id(row),
-        turns=[_turn(message, f"messages[{index}]") for index, message in enumerate(messages)],
+        turns=message_turns(messages, "messages"),
         listed_images=images_of_row(row, _IMAGE_KEYS),
         solution=text_field(row["solution"], "solution") if "solution" in row else None,
         extra=further_columns(row, _USED),
         base=base,
         options=options,
     )
+
+
+def message_turns(messages: list[Any], name: str) -> list[Turn]:
+    """The turns of a list of chat messages.
+
+    Raises:
+        RowError: One is no chat message.
+    """
+    return [_turn(message, f"{name}[{index}]") for index, message in enumerate(messages)]
 
 
 def _turn(message: object, name: str) -> Turn:
@@ -84,3 +94,15 @@ def _part(part: object, role: str, name: str) -> Turn:
     if isinstance(value, dict):
         value = value.get("url", value.get("path"))
     return Turn(role, IMAGE_MARK, (None if value is None else text_field(value, name),))
+
+
+def write(samples: Sequence[Sample], path: Path, folder: Path) -> None:
+    """Writes chat messages as ms-swift reads them: text with marks, and a list of images."""
+    write_json_lines(samples, path, folder, render)
+
+
+def render(sample: Sample, images: list[str]) -> dict[str, Any]:
+    """One row."""
+    turns = [*rendered_turns(sample), ("assistant", sample.solution)]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    return {**sample.extra, "id": sample.id, "messages": messages, "images": images}

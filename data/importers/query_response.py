@@ -6,12 +6,13 @@ Images stand under `image_path`, `image` or `images`, or in the query as `<|visi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from glyphrl.data.importers.base import Peek, ReadOptions, Record, further_columns, read_json_records, row_id
 from glyphrl.data.importers.conversation import Turn, build_sample, images_of_row, text_turn
+from glyphrl.data.importers.rendering import rendered_turns, write_json_lines
 from glyphrl.data.problems import Problem, RowError, shown
 from glyphrl.data.sample import Sample, text_field
 
@@ -39,7 +40,7 @@ def parse(row: dict[str, Any], base: Path, options: ReadOptions) -> Sample:
     if "response" not in row:
         raise RowError("missing_field", "response", f"the keys {sorted(row)}", "a key 'response'")
     turns = [text_turn("system", text_field(row["system"], "system"))] if row.get("system") else []
-    turns += _history(row.get("history") or [])
+    turns += history_turns(row.get("history") or [], "history")
     turns.append(text_turn("user", text_field(row.get("query", ""), "query")))
     return build_sample(
         identifier=row_id(row),
@@ -52,14 +53,46 @@ def parse(row: dict[str, Any], base: Path, options: ReadOptions) -> Sample:
     )
 
 
-def _history(value: object) -> list[Turn]:
+def history_turns(value: object, field: str) -> list[Turn]:
+    """Earlier turns, given as pairs of query and response.
+
+    Raises:
+        RowError: They are something else.
+    """
     if not isinstance(value, list):
-        raise RowError("wrong_type", "history", shown(value), "a list of pairs of query and response")
+        raise RowError("wrong_type", field, shown(value), "a list of pairs of query and response")
     turns: list[Turn] = []
     for index, pair in enumerate(value):
-        name = f"history[{index}]"
+        name = f"{field}[{index}]"
         if not isinstance(pair, list) or len(pair) != 2:
             raise RowError("wrong_type", name, shown(pair), "a pair of query and response")
         turns.append(text_turn("user", text_field(pair[0], name)))
         turns.append(Turn("assistant", text_field(pair[1], name)))
     return turns
+
+
+def write(samples: Sequence[Sample], path: Path, folder: Path) -> None:
+    """Writes a query and response file."""
+    write_json_lines(samples, path, folder, render)
+
+
+def render(sample: Sample, images: list[str]) -> dict[str, Any]:
+    """One row: `history` and `system` stand there where the prompt is a chat.
+
+    Raises:
+        RowError: The turns of user and assistant do not alternate.
+    """
+    turns = rendered_turns(sample)
+    row: dict[str, Any] = {"id": sample.id, "query": turns[-1][1], "response": sample.solution}
+    row.update({"image_path": images[0]} if len(images) == 1 else {"images": images})
+    if turns[0][0] == "system":
+        row["system"] = turns.pop(0)[1]
+    if [role for role, _ in turns] != ["user", "assistant"] * (len(turns) // 2) + ["user"]:
+        roles = ", ".join(role for role, _ in turns)
+        raise RowError(
+            "malformed_row", "prompt", f"the turns {roles}", "turns of user and assistant by turns"
+        )
+    if len(turns) > 1:
+        texts = [text for _, text in turns[:-1]]
+        row["history"] = [list(pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
+    return {**sample.extra, **row}

@@ -149,7 +149,7 @@ def test_sharegpt_with_several_turns_and_one_image_key(tmp_path):
         human("q2"),
         gpt("r2 <image>"),
     ]
-    sample = sample_of(tmp_path, {"conversations": turns[:2] + turns[2:], "image": "1.png"}, "sharegpt")
+    sample = sample_of(tmp_path, {"conversations": turns, "image": "1.png"}, "llava")
     assert sample.images == images(tmp_path, "1.png")
     assert [m["role"] for m in sample.prompt] == ["system", "user", "assistant", "user"]
     assert sample.solution == "r2 <image>"
@@ -166,10 +166,10 @@ def test_a_sharegpt_file_may_be_one_json_array(tmp_path):
 def test_answers_that_are_already_rendered_are_taken_apart(tmp_path):
     value = "<think>\nfour, seven\n</think>\n<answer>\n476\n0\n</answer>\n"
     row = {"conversations": [human("q"), gpt(value)], "image": "1.png"}
-    sample = sample_of(tmp_path, row, "sharegpt")
+    sample = sample_of(tmp_path, row, "llava")
     assert (sample.solution, sample.extra) == ("476\n0", {"think": "four, seven"})
     row["conversations"][1]["value"] = "before <answer>476.0</answer>"
-    assert sample_of(tmp_path, row, "sharegpt").solution == "before <answer>476.0</answer>"
+    assert sample_of(tmp_path, row, "llava").solution == "before <answer>476.0</answer>"
 
 
 @pytest.mark.parametrize(

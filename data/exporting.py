@@ -1,0 +1,172 @@
+"""`glyphrl data export`: canonical samples in the formats of other frameworks, without a silent loss."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from glyphrl.config_schema import DEFAULT_PROMPT
+from glyphrl.data.chat import split_prompt
+from glyphrl.data.importers import EXPORTERS, FOLDER_FORMATS, IMPORTERS, find_file
+from glyphrl.data.importers.base import ReadOptions
+from glyphrl.data.importing import check_output
+from glyphrl.data.load import Source, load_samples
+from glyphrl.data.problems import Problem, ProblemReport
+from glyphrl.data.sample import Sample
+from glyphrl.data.table import SampleTable
+from glyphrl.errors import UserError, did_you_mean
+from glyphrl.files import atomic_path
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and what the format could not hold."""
+
+    format: str
+    path: str
+    count: int
+    """Samples that were written."""
+    problems: ProblemReport
+    """Rows of the source that were left out."""
+    lost: Counter[str] = field(default_factory=Counter)
+    """Samples of which a field does not come back when the file is read again, by field."""
+
+    def text(self) -> str:
+        """The report for a person."""
+        lines = [f"wrote {self.count:,} samples as {self.format} to {self.path}"]
+        if self.lost:
+            lines.append(f"not kept by this format: {_losses(self.lost)}")
+        return "\n".join([*lines, self.problems.text()]).rstrip()
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        named = {"format": self.format, "path": self.path, "count": self.count, "lost": dict(self.lost)}
+        return {**named, **self.problems.to_json()}
+
+
+def export_data(
+    source: Source,
+    out_path: str | Path,
+    format: str,
+    *,
+    in_format: str = "auto",
+    allow_loss: bool = False,
+    prompt: str = DEFAULT_PROMPT,
+    base_dir: Path | None = None,
+    strict: bool = False,
+    allow_empty: bool = False,
+) -> ExportReport:
+    """Writes samples in another format, reads them back and compares.
+
+    Args:
+        source: File or folder in any format, or several.
+        out_path: File to write, or folder for the formats of `FOLDER_FORMATS`; complete or absent.
+        format: Name of the output format.
+        in_format: Name of the input format, or `auto`.
+        allow_loss: Write also where something does not come back (an id, a column, a prompt).
+        prompt: Instruction for samples that carry none.
+        base_dir: Folder that relative sources are relative to.
+        strict: Refuse the source if any row is bad.
+        allow_empty: Accept empty references.
+
+    Raises:
+        UserError: As `load_samples`; or the format is unknown, cannot hold a sample, or loses something.
+    """
+    if format not in EXPORTERS:
+        raise UserError(f"unknown output format {format!r}{did_you_mean(format, EXPORTERS)}")
+    out = Path(out_path)
+    if format in FOLDER_FORMATS:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"{out}: {format} is written as a folder; expected a new or empty one")
+    else:
+        check_output(out, source, base_dir)
+    result = load_samples(
+        source, format=in_format, prompt=prompt, base_dir=base_dir, strict=strict, allow_empty=allow_empty
+    )
+    with _temporary(out, folder=format in FOLDER_FORMATS) as temporary:
+        folder = out.absolute() if format in FOLDER_FORMATS else out.absolute().parent
+        EXPORTERS[format].write(result.table, temporary, folder)
+        lost, first = compare(result.table, temporary, format, folder, prompt)
+        if lost and not allow_loss:
+            raise UserError(
+                f"{format} cannot hold everything: {_losses(lost)} (first: sample {first!r}); allow the "
+                "loss, or choose another format"
+            )
+    return ExportReport(format, str(out), len(result.table), result.report, lost)
+
+
+def compare(
+    table: SampleTable, path: Path, format: str, folder: Path, prompt: str
+) -> tuple[Counter[str], str | None]:
+    """What does not come back from a written file: samples by field, and the id of the first one."""
+    lost: Counter[str] = Counter()
+    first = None
+    options = ReadOptions(prompt, image_root=folder)
+    records = IMPORTERS[format].read(find_file(path), options)
+    for sample, record in zip_longest(table, records):
+        if sample is None or record is None or isinstance(record, Problem):
+            fields = ["sample"]
+        else:
+            fields = differing_fields(sample, record.sample)
+        lost.update(fields)
+        if fields and first is None:
+            first = sample.id if sample is not None else None
+    return lost, first
+
+
+def differing_fields(one: Sample, other: Sample) -> list[str]:
+    """Fields in which two samples differ in meaning: a prompt counts by the chat messages that it becomes."""
+    differing = [name for name in ("id", "images", "solution") if getattr(one, name) != getattr(other, name)]
+    if prompt_parts(one) != prompt_parts(other):
+        differing.append("prompt")
+    columns = {**one.extra, **other.extra}
+    mine, theirs = (
+        {name: json.dumps(sample.extra.get(name, ...), default=repr) for name in columns}
+        for sample in (one, other)
+    )
+    return differing + [name for name in columns if mine[name] != theirs[name]]
+
+
+def prompt_parts(sample: Sample) -> list[tuple[str, list[str | None]]]:
+    """Role and contents of every turn: texts, with None for an image; neighbouring texts are one."""
+    turns = []
+    for message in split_prompt(sample.prompt, len(sample.images)):
+        contents: list[str | None] = []
+        for part in message["content"]:
+            text = part.get("text")
+            if text is not None and contents and contents[-1] is not None:
+                contents[-1] += text
+            else:
+                contents.append(text)
+        turns.append((message["role"], contents))
+    return turns
+
+
+@contextmanager
+def _temporary(out: Path, folder: bool) -> Iterator[Path]:
+    """A path beside `out` that becomes `out` where the block succeeds."""
+    if not folder:
+        with atomic_path(out) as path:
+            yield path
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    try:
+        yield path
+        path.chmod(0o755)
+        os.replace(path, out)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _losses(lost: Counter[str]) -> str:
+    return ", ".join(f"{name} of {count:,} samples" for name, count in lost.most_common())
