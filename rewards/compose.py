@@ -251,10 +251,13 @@ def _with_run_settings(entry: Entry, args: dict[str, Any], config: RewardsConfig
 
 
 def _content(entry: Entry) -> str:
-    """What a function is, for the hash: built-in ones by name, others by their source."""
+    """What a function is, for the hash: built-in ones by name, others by the file that they come from."""
     if entry.source == "built in":
         return entry.name
     try:
+        file = inspect.getsourcefile(inspect.unwrap(entry.target))
+        if entry.location is not None and file is not None:
+            return file_digest(Path(file))
         return hashlib.sha256(inspect.getsource(entry.target).encode()).hexdigest()
     except (OSError, TypeError):
         return repr(getattr(entry.target, "__qualname__", type(entry.target).__qualname__))

@@ -62,8 +62,12 @@ class IsolatedReward:
                 outcomes = list(threads.map(self._pool.call, calls, limits))
         return _join(outcomes)
 
+    def kill(self) -> None:
+        """Kills the processes, from any thread."""
+        self._pool.kill()
+
     def close(self) -> None:
-        """Kills the processes."""
+        """Kills the processes while no call is under way."""
         self._pool.close()
 
 

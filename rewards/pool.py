@@ -8,7 +8,6 @@ import queue
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -72,7 +71,7 @@ class Worker:
                 self.close()
                 return Outcome("timeout", message=f"no result within {limit:g} s")
             kind, payload = self._connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             code = self._process.wait() if self._process else None
             self.close()
             return Outcome("crash", message=f"the process died with exit code {code}")
@@ -92,14 +91,20 @@ class Worker:
             self._start()
         try:
             self._connection.send(arguments)
-        except ConnectionError:
+        except OSError:
             return self._receive(0.0)
         except (TypeError, AttributeError, ValueError) as error:
             raise RewardError(f"the columns cannot be sent to a reward worker: {error}") from error
         return self._receive(limit)
 
+    def kill(self) -> None:
+        """Kills the process, from any thread; a call that waits for it ends with the outcome `crash`."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
-        """Kills the process, if there is one."""
+        """Kills the process, if there is one, while no call is under way."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -151,8 +156,13 @@ class WorkerPool:
                 self._threads = ThreadPoolExecutor(len(self._workers), "reward-pool")
         return list(self._threads.map(lambda arguments: self.call(arguments, limit), calls))
 
+    def kill(self) -> None:
+        """Kills the workers, from any thread; calls that wait for them end with the outcome `crash`."""
+        for worker in self._workers:
+            worker.kill()
+
     def close(self) -> None:
-        """Kills the workers; a later call starts them again."""
+        """Kills the workers while no call is under way; a later call starts them again."""
         for worker in self._workers:
             worker.close()
 
@@ -164,9 +174,4 @@ _POOLS: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
 def close_all() -> None:
     """Kills every worker of this process."""
     for pool in list(_POOLS):
-        pool.close()
-
-
-def remaining(deadline: float | None) -> float | None:
-    """Seconds until `deadline` (of `time.monotonic`), at least 0; None where there is none."""
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+        pool.kill()

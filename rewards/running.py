@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -195,24 +195,29 @@ def run_all(runners: Sequence[Runner], batches: Sequence[Batch]) -> list[Scored]
     together = [i for i, r in enumerate(runners) if r.isolated is None and r.reward.is_async]
     apart = [i for i, r in enumerate(runners) if r.isolated is not None]
     attempts: dict[int, tuple[Outcome, RewardLog]] = {}
-    with ThreadPoolExecutor(max(1, len(apart) + 1), "rewards") as threads:
-        for i in apart:
-            pending[i] = threads.submit(runners[i].attempt, batches[i])
-        coroutines = (
-            threads.submit(_gather, [(runners[i], batches[i]) for i in together]) if together else None
-        )
-        for i in range(len(runners)):
-            if i not in pending and i not in together:
-                attempts[i] = runners[i].attempt(batches[i])
-        if coroutines is not None:
+    with ThreadPoolExecutor(len(apart) + 1, "rewards") as threads:
+        try:
+            for i in apart:
+                pending[i] = threads.submit(runners[i].attempt, batches[i])
+            coroutines = threads.submit(_gather, [(runners[i], batches[i]) for i in together])
+            for i in range(len(runners)):
+                if i not in pending and i not in together:
+                    attempts[i] = runners[i].attempt(batches[i])
             attempts.update(zip(together, coroutines.result(), strict=True))
-        attempts.update((i, future.result()) for i, future in pending.items())
+            attempts.update((i, future.result()) for i, future in pending.items())
+        except BaseException:  # Ctrl-C must not wait for what the workers are doing
+            for i in apart:
+                runners[i].isolated.kill()  # type: ignore[union-attr]
+            raise
     return [runner.settle(batches[i], *attempts[i]) for i, runner in enumerate(runners)]
 
 
 def _gather(calls: Sequence[tuple[Runner, Batch]]) -> list[tuple[Outcome, RewardLog]]:
+    """Runs async functions in one event loop."""
+    if not calls:
+        return []
+
     async def all_of_them() -> list[tuple[Outcome, RewardLog]]:
         return await asyncio.gather(*(runner.attempt_async(batch) for runner, batch in calls))
 
-    run: Callable[..., list[tuple[Outcome, RewardLog]]] = asyncio.run
-    return run(all_of_them())
+    return asyncio.run(all_of_them())

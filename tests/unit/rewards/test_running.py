@@ -315,3 +315,32 @@ def test_pool_starts_nothing_before_the_first_call():
     pool.close()
     with pytest.raises(RewardError, match="no_such_module"):
         pool.call(())
+
+
+def test_an_interrupt_does_not_wait_for_workers(fragile):
+    made = fragile(time_limit=60.0)
+    made.score(["warm"], {"solution": ["x"]})
+
+    @register_reward("interrupted")
+    def interrupted(completions, **columns):
+        raise KeyboardInterrupt
+
+    both = composer(RewardSpec("interrupted"))
+    both.runners = [*both.runners, *made.runners]
+    both.names = [*both.names, "fragile"]
+    both.specs = [*both.specs, *made.specs]
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        both.score(["hang"], {"solution": ["x"]})
+    assert time.monotonic() - started < 10
+
+
+def test_the_hash_follows_the_content_of_plugins(tmp_path):
+    path = tmp_path / "plugin.py"
+    hashes = set()
+    for constant in ("1.0", "2.0", "1.0"):
+        path.write_text(
+            f"VALUE = {constant}\ndef f(completions, **k):\n    return [VALUE for _ in completions]\n"
+        )
+        hashes.add(composer(RewardSpec("plugin.py:f"), base_dir=tmp_path).spec_hash)
+    assert len(hashes) == 2
