@@ -1,1 +1,1 @@
-"""TODO"""
+"""Training: model loading, SFT, GRPO, rollouts, the completions log, checkpoints, launching."""

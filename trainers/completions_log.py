@@ -5,7 +5,7 @@ It holds enough to score each completion again without the model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,9 @@ class CompletionsLog:
         """Logs below `run_dir / completions`."""
         self.folder = Path(run_dir) / FOLDER
 
-    def write(self, key: LogKey, rows: Sequence[dict[str, Any]], rewards: dict[str, Sequence[float | None]]) -> Path:
+    def write(
+        self, key: LogKey, rows: Sequence[dict[str, Any]], rewards: Mapping[str, Sequence[float | None]]
+    ) -> Path:
         """Writes one file in one step.
 
         Args:

@@ -28,7 +28,7 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class LossTerms:
-    """Per-token loss before it is averaged, with what is worth logging. All (C, T) or (C, 1), without gradient but loss."""
+    """Per-token loss before it is averaged, with what is worth logging: all (C, T) or (C, 1)."""
 
     loss: torch.Tensor
     kl: torch.Tensor | None
@@ -97,7 +97,7 @@ def reduce_loss(
         per_token: (C, T), or (C, 1) where the ratio is per sequence.
         mask: (C, T).
         settings: `loss_type` chooses the average: `grpo` over the tokens of each completion, then over completions;
-            `bnpo` over the micro-batch's tokens; `dr_grpo` (Liu et al. 2025) by a constant; `dapo` (Yu et al. 2025) over
+            `bnpo` over the micro-batch's tokens; `dr_grpo` (Liu et al. 2025) by a constant; `dapo` (Yu et al. 2025) by
             the tokens of the whole accumulation window on all ranks.
         accumulation_steps: Micro-batches per optimizer step.
         window_tokens: Tokens that count in one accumulation window, per rank on average (`dapo`).

@@ -88,7 +88,6 @@ class ProgressBar(TrainerCallback):
                 file=sys.stderr,
                 dynamic_ncols=True,
                 mininterval=1.0 if sys.stderr.isatty() else 15.0,
-                disable=args.disable_tqdm,
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

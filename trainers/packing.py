@@ -58,14 +58,18 @@ class PackedGroups:
 
     def to(self, device: torch.device) -> PackedGroups:
         """The same groups on another device."""
-        move = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        move = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+        }
         return PackedGroups(**{**vars(self), **move})
 
 
 def pack_groups(groups: Sequence[Group], rope_index: RopeIndex, pad_token_id: int) -> PackedGroups:
     """Lays groups out as rows, padded on the right to the longest."""
     rows, positions, segments = [], [], []
-    scored, targets, lengths = [], [], []
+    scored: list[tuple[int, int]] = []
+    targets: list[int] = []
+    lengths: list[int] = []
     for row, group in enumerate(groups):
         ids, position, segment = _row(group, rope_index)
         rows.append(ids)

@@ -71,7 +71,11 @@ def score_tokens(
 
 
 def _score_chunk(
-    head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, banned: Sequence[int], temperature: float
+    head: torch.nn.Module,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    banned: Sequence[int],
+    temperature: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     logits = head(hidden).float() / temperature
     if banned:

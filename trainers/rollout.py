@@ -36,7 +36,7 @@ class Rollout:
     token_ids: list[int]
     """With the end-of-sequence token where the model wrote one."""
     logps: list[float] | None
-    """Log-probability of each token under the distribution that it was drawn from; None where the sampler keeps none."""
+    """Log-probability of each token under the distribution it was drawn from; None where the sampler keeps none."""
     finish_reason: FinishReason
 
 
@@ -73,7 +73,9 @@ class TransformersBackend:
         try:
             for start in range(0, len(order), step):
                 part = order[start : start + step]
-                for index, group in zip(part, self._batch([prompts[i] for i in part], n, sampling), strict=True):
+                for index, group in zip(
+                    part, self._batch([prompts[i] for i in part], n, sampling), strict=True
+                ):
                     result[index] = group
         finally:
             self.model.train(was_training)
@@ -125,7 +127,9 @@ def cut_at_end(ids: list[int], ends: Sequence[int]) -> Rollout:
     return Rollout(ids, None, "length")
 
 
-def pad_prompts(processor: Any, prompts: Sequence[EncodedPrompt], device: torch.device) -> dict[str, torch.Tensor]:
+def pad_prompts(
+    processor: Any, prompts: Sequence[EncodedPrompt], device: torch.device
+) -> dict[str, torch.Tensor]:
     """Left-padded inputs of `generate`."""
     longest = max(len(prompt.ids) for prompt in prompts)
     pad = processor.tokenizer.pad_token_id
@@ -135,6 +139,8 @@ def pad_prompts(processor: Any, prompts: Sequence[EncodedPrompt], device: torch.
     pixels = [prompt.pixel_values for prompt in prompts if prompt.pixel_values is not None]
     if pixels:
         inputs["pixel_values"] = torch.cat(pixels)
-        inputs["image_grid_thw"] = torch.cat([p.image_grid_thw for p in prompts if p.image_grid_thw is not None])
+        inputs["image_grid_thw"] = torch.cat(
+            [p.image_grid_thw for p in prompts if p.image_grid_thw is not None]
+        )
         inputs["mm_token_type_ids"] = (ids == image_token_id(processor)).int()
     return {name: value.to(device) for name, value in inputs.items()}

@@ -43,7 +43,7 @@ Family = Literal["qwen2_5_vl", "qwen2_vl"]
 
 
 def build_tokenizer() -> Any:
-    """A byte-level Qwen2 tokenizer: 256 bytes, the chat roles as merged words, the answer tags, Qwen's special tokens."""
+    """A byte-level Qwen2 tokenizer: 256 bytes, chat roles as merged words, answer tags, Qwen's special tokens."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import Qwen2Tokenizer
 
@@ -119,7 +119,7 @@ def build_model_config(
         "rope_parameters": {
             "rope_type": "default",
             "mrope_section": [2, 2, 12],
-            "rope_theta": 100.0,
+            "rope_theta": 10.0,
         },
         "tie_word_embeddings": True,
         "bos_token_id": None,

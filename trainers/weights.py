@@ -59,7 +59,9 @@ def merged_weight(layer: Any, name: str) -> torch.Tensor:
     """
     weight = layer.get_base_layer().weight
     if any(layer.use_dora.get(adapter, False) for adapter in layer.active_adapters):
-        raise UserError(f"the adapter of {name} is a DoRA adapter, which cannot be merged out of place; use LoRA")
+        raise UserError(
+            f"the adapter of {name} is a DoRA adapter, which cannot be merged out of place; use LoRA"
+        )
     merged = weight.detach().float()
     for adapter in layer.active_adapters:
         if adapter in layer.lora_A:

@@ -1,0 +1,1 @@
+"""The shipped configurations; `glyphrl quickstart` reads its own from here."""

