@@ -23,8 +23,6 @@ SHORT = 128
 """Longest text, after common ends are cut off, that goes into a block."""
 FLAG = np.int32(1 << 30)
 """Marks important characters."""
-FAR = 1 << 29
-"""A cost that no path has; twice this still fits into 32 bits."""
 
 _U = np.uint64
 _LANES = np.uint64(LANES)
@@ -165,12 +163,12 @@ def block_distances(a, b, spans, order, light, heavy, texts, row, lanes, out):
 
 
 @njit(cache=cacheable(), nogil=True)
-def band_distance(a, b, slack, light, heavy, work, limit):
+def band_distance(a, b, slack, light, heavy, far, work, limit):
     """Least cost of the paths that leave the main diagonals by at most `slack`.
 
     Cell (i, j) is the cost of the first i characters of `a` against the first j of `b`. With i + j = d,
     anti-diagonal d needs only d - 1 and d - 2; three rows of the work space take turns. The cells beside the
-    band hold `FAR`.
+    band hold `far`.
 
     Args:
         a: (n + 1,) flagged characters of the shorter text, after one that is not used.
@@ -178,6 +176,7 @@ def band_distance(a, b, slack, light, heavy, work, limit):
         slack: j - i stays within -slack and m - n + slack.
         light: Weight of ordinary characters, of the costs' type.
         heavy: Weight of important ones.
+        far: A cost that no path has, of the costs' type; adding a weight to it must not overflow.
         work: (3, n + 3) work space of the costs' type.
         limit: Give up once every path costs at least this.
 
@@ -186,7 +185,7 @@ def band_distance(a, b, slack, light, heavy, work, limit):
     """
     n, m = a.shape[0] - 1, b.shape[0] - 1
     cost = type(light)
-    nothing, far = cost(0), cost(FAR)
+    nothing = cost(0)
     for i in range(n + 3):
         work[0, i] = far
         work[1, i] = far

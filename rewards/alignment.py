@@ -17,6 +17,8 @@ class Costs:
 
     light: Any
     heavy: Any
+    far: Any
+    """A cost of the same type that no alignment has."""
     scale: float
 
 
@@ -134,10 +136,10 @@ def long_distance(a: np.ndarray, b: np.ndarray, costs: Costs, cutoff: float) -> 
     slack = FIRST_SLACK
     while True:
         slack = min(slack, n)
-        outside = lightest * (m - n + 2 * (slack + 1)) if slack < n else float(_kernel.FAR)
+        outside = lightest * (m - n + 2 * (slack + 1)) if slack < n else np.inf
         limit = min(outside, cutoff)
         value, gave_up = _kernel.band_distance(
-            padded, backwards, slack, costs.light, costs.heavy, work, limit
+            padded, backwards, slack, costs.light, costs.heavy, costs.far, work, limit
         )
         if not gave_up and value <= outside:
             return float(value)

@@ -145,7 +145,8 @@ def weighted_distances(
         codes_a, offsets_a = _encode(references)
         codes_b, offsets_b = _encode(hypotheses)
         table = _important_table(important_chars)
-    costs = _costs(important_weight, max(len(codes_a), len(codes_b)))
+    longest = max(np.diff(offsets_a).max(initial=0), np.diff(offsets_b).max(initial=0))
+    costs = _costs(important_weight, int(longest))
     texts_a = flag_important(codes_a, offsets_a, table, costs)
     texts_b = flag_important(codes_b, offsets_b, table, costs)
     cutoff = np.inf if max_rate is None else float(max_rate)
@@ -208,9 +209,15 @@ def _important_table(important_chars: str) -> np.ndarray:
 
 
 def _costs(important_weight: float, longest: int) -> Costs:
-    """Weights for the kernel: whole numbers where a small scale makes them whole (faster), else float64."""
+    """Weights for the kernel: whole numbers where a small scale makes them whole (faster), else float64.
+
+    Args:
+        important_weight: Weight of important characters.
+        longest: Length of the longest text.
+    """
+    far = 2**29  # with the weight of a character on top it stays below 2^31
     for scale in range(1, _LARGEST_SCALE + 1):
         heavy = important_weight * scale
-        if heavy == int(heavy) and 2 * longest * max(heavy, scale) < 2**29:
-            return Costs(np.int32(scale), np.int32(heavy), float(scale))
-    return Costs(np.float64(1.0), np.float64(important_weight), 1.0)
+        if heavy == int(heavy) and 2 * longest * max(heavy, scale) < far:
+            return Costs(np.int32(scale), np.int32(heavy), np.int32(far), float(scale))
+    return Costs(np.float64(1.0), np.float64(important_weight), np.float64(np.inf), 1.0)
