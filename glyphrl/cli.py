@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from glyphrl import __version__
-from glyphrl.commands import check, data, export, quickstart, rewards, train
+from glyphrl.commands import check, data, evaluate, export, quickstart, rewards, train
 from glyphrl.errors import UserError, did_you_mean
 from glyphrl.output import stdout_for_results
 
@@ -84,7 +84,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"glyphrl {__version__}")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (quickstart, train, check, data, rewards, export):
+    for module in (quickstart, train, check, data, rewards, evaluate, export):
         module.add_commands(commands)
     return parser
 
@@ -116,11 +116,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the results has gone: `glyphrl rewards list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except Exception as error:  # a bug or the machine: where it happened matters, and the last line says what
-        traceback.print_exc()
+    except Exception as error:
+        worker = getattr(error, "exit_code", None)  # a stage in a process of its own, which has said why
+        if worker is None:  # a bug or the machine: where it happened matters, and the last line says what
+            traceback.print_exc()
         reason = (str(error).splitlines() or [""])[0]
-        print(f"glyphrl: {args.command} failed: {type(error).__name__}: {reason}", file=sys.stderr)
-        return FAILED
+        kind = f"{type(error).__name__}: " if worker is None else ""
+        print(f"glyphrl: {args.command} failed: {kind}{reason}", file=sys.stderr)
+        return WRONG_USE if worker == WRONG_USE else FAILED
 
 
 def _log_to_stderr(debug: bool) -> None:

@@ -5,7 +5,9 @@ Each part adds errors (the run would fail), warnings (it may do what nobody expe
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,11 @@ TRACKERS = {
 
 
 def check_run(
-    config: RunConfig, config_path: str | Path | None = None, stages: list[str] | None = None
+    config: RunConfig,
+    config_path: str | Path | None = None,
+    stages: list[str] | None = None,
+    *,
+    resume: bool | None = None,
 ) -> CheckReport:
     """Checks a run whose configuration has been loaded.
 
@@ -38,6 +44,7 @@ def check_run(
         config: What `load_config` returned.
         config_path: Its file, for error messages.
         stages: Stages that would run; None: those that are enabled.
+        resume: Whether the run would go on with what its folder holds; None: not known.
     """
     report = CheckReport()
     wanted = [
@@ -46,20 +53,51 @@ def check_run(
     missing = missing_inputs(config, config_path)
     report.errors += missing
     report.facts["run"] = {"output_dir": config.output_dir, "stages": list(wanted)}
+    _check_folder(config, wanted, resume, report)
     _check_installed(config, wanted, report)
     _check_devices(config, wanted, report)
+    known_model = not missing and _check_model(config, report)
     splits = None if missing else _check_data(config, report)
     if splits is not None:
         from glyphrl.pipeline_check_lengths import check_lengths
 
         for stage in wanted:
             _check_steps(config, stage, len(getattr(splits, stage)), report)
-        check_lengths(config, wanted, splits, report)
+        if known_model:
+            check_lengths(config, wanted, splits, report)
     if "grpo" in wanted:
         from glyphrl.pipeline_check_rewards import check_rewards
 
         check_rewards(config, splits, report)
     return report
+
+
+def plan(config: RunConfig, stages: list[Stage], *, resume: bool) -> dict[str, str]:
+    """What a run does, step by step: step -> command, or what is there already."""
+    from glyphrl.pipeline import CONFIG_FILE
+    from glyphrl.trainers.launch import worker_command
+
+    root = Path(config.output_dir)
+    steps: dict[str, str] = {}
+    for name in [*stages, *(["eval"] if config.eval.enabled else [])]:
+        if resume and (root / name / "final").exists():
+            steps[name] = f"{root / name / 'final'} is there already"
+        else:
+            steps[name] = shlex.join(worker_command(name, root / CONFIG_FILE, config.launch, resume=resume))
+    if config.eval.enabled:
+        steps["report"] = f"{root / 'summary.json'}, {root / 'report.html'}"
+    return steps
+
+
+def _check_folder(config: RunConfig, stages: list[Stage], resume: bool | None, report: CheckReport) -> None:
+    """A run does not start where another one has left something, unless it goes on with it."""
+    root = Path(config.output_dir)
+    started = [name for name in stages if (root / name).exists()]
+    if started and not resume:
+        sentence = (
+            f"output_dir: {root} holds the stage {started[0]} already; it needs --resume, or another folder"
+        )
+        (report.warnings if resume is None else report.errors).append(sentence)
 
 
 def _check_installed(config: RunConfig, stages: list[Stage], report: CheckReport) -> None:
@@ -114,6 +152,27 @@ def _check_devices(config: RunConfig, stages: list[Stage], report: CheckReport) 
         for stage in stages:
             if stage_value(stage, getattr(config, stage), "fp16"):
                 report.errors.append(f"{stage}.fp16 does not work on a CPU; use bf16 or neither")
+
+
+def _check_model(config: RunConfig, report: CheckReport) -> bool:
+    """Whether a local folder holds a model, or an adapter of one, that the stages can train."""
+    path = config.model.path
+    if path is None or not Path(path).is_dir():
+        return True
+    from glyphrl.trainers.models import SUPPORTED, adapter_base, is_adapter
+
+    folder = Path(adapter_base(path) if is_adapter(path) else path)
+    file = folder / "config.json"
+    if not folder.exists() and is_adapter(path):
+        return True  # its base is on a hub
+    try:
+        kind = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError) as error:
+        report.errors.append(f"model.path: {folder} is no model folder: {file.name} cannot be read ({error})")
+        return False
+    if kind not in SUPPORTED:
+        report.errors.append(f"model.path: {folder} is a {kind!r} model; expected {' or '.join(SUPPORTED)}")
+    return kind in SUPPORTED
 
 
 def _check_data(config: RunConfig, report: CheckReport) -> DataSplits | None:

@@ -35,17 +35,19 @@ def show_check(
     *,
     stages: list[str] | None = None,
     dry_run: bool = False,
+    resume: bool | None = None,
 ) -> int:
-    """Checks a run and shows the report; with `dry_run`, the resolved configuration too.
+    """Checks a run and shows the report; with `dry_run`, the resolved configuration and the commands too.
 
     Returns:
         Exit code: 2 where the run would fail.
     """
     from glyphrl.config import to_dict, to_yaml
-    from glyphrl.pipeline_check import check_run
+    from glyphrl.pipeline_check import check_run, plan
 
-    report = check_run(config, args.config, stages)
+    report = check_run(config, args.config, stages, resume=resume)
     if dry_run:
+        report.facts["plan"] = plan(config, report.facts["run"]["stages"], resume=bool(resume))
         text = f"{to_yaml(config)}---\n{report.text()}"
         results.show(text, {"config": to_dict(config), **report.to_json()})
     else:

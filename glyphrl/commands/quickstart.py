@@ -26,9 +26,9 @@ def add_commands(commands: Any) -> None:
 
 def run(args: argparse.Namespace, results: Results) -> int:
     """Runs the quickstart."""
-    from glyphrl import quickstart
     from glyphrl.commands.train import show_run
+    from glyphrl.quickstart import run as run_quickstart
 
-    config, summary = quickstart.run(Path(args.output), seed=args.seed, overrides=args.overrides)
+    config, summary = run_quickstart(Path(args.output), seed=args.seed, overrides=args.overrides)
     show_run(config, summary, results)
     return 0

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, results: Results) -> int:
     if args.dry_run:
         from glyphrl.commands.check import show_check
 
-        return show_check(config, args, results, stages=stages, dry_run=True)
+        return show_check(config, args, results, stages=stages, dry_run=True, resume=args.resume)
     missing = missing_inputs(config, args.config)
     if missing:
         raise UserError("\n".join(missing))

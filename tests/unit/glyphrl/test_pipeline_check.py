@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from glyphrl.config import load_config
-from glyphrl.pipeline_check import check_run
+from glyphrl.pipeline_check import check_run, plan
 from glyphrl.pipeline_report import CheckReport
 from glyphrl.trainers.tiny_model import build_tiny_model
 
@@ -119,3 +119,30 @@ def test_a_users_own_reward_is_run_on_the_runs_own_data(run_yaml: Path) -> None:
     report = check(run_yaml, "rewards.plugins=[mine.py]", "rewards.functions=[brittle]")
     assert "brittle" in report.errors[0]
     assert "IndexError" in report.errors[0], "an empty completion has no first character"
+
+
+def test_a_folder_that_is_no_model_is_found(run_yaml: Path) -> None:
+    overrides = ["model.tiny=null", f"model.path={run_yaml.parent / 'lines'}"]
+    assert "lines is no model folder: config.json cannot be read" in check(run_yaml, *overrides).errors[0]
+    (run_yaml.parent / "lines" / "config.json").write_text('{"model_type": "gpt2"}')
+    assert "is a 'gpt2' model; expected qwen2_5_vl or qwen2_vl" in check(run_yaml, *overrides).errors[0]
+
+
+def test_a_folder_with_another_run_is_found(run_yaml: Path) -> None:
+    (Path("run") / "sft").mkdir(parents=True)
+    assert "holds the stage sft already" in check(run_yaml).warnings[0]
+    config = load_config(run_yaml)
+    assert "needs --resume" in check_run(config, run_yaml, resume=False).errors[0]
+    assert check_run(config, run_yaml, resume=True).ok
+    assert check_run(config, run_yaml, ["grpo"], resume=False).ok
+
+
+def test_the_plan_is_what_training_starts(run_yaml: Path) -> None:
+    steps = plan(load_config(run_yaml, ["launch.processes=2"]), ["sft", "grpo"], resume=False)
+    assert list(steps) == ["sft", "grpo", "eval", "report"]
+    assert "--nproc_per_node=2" in steps["grpo"]
+    assert "--nproc_per_node" not in steps["eval"]
+    (Path("run") / "sft" / "final").mkdir(parents=True)
+    steps = plan(load_config(run_yaml), ["sft", "grpo"], resume=True)
+    assert steps["sft"] == "run/sft/final is there already"
+    assert steps["grpo"].endswith("grpo run/config.yaml --resume")
