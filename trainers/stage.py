@@ -110,6 +110,7 @@ def trainer_arguments(config: RunConfig, stage: StageName, defaults: dict[str, A
         "logging_steps": 1,
         "run_name": Path(config.output_dir).name,
         "remove_unused_columns": False,
+        "disable_tqdm": False,
         **defaults,
         **section.args,
         "output_dir": str(folder),
