@@ -168,7 +168,10 @@ def _compare(
     # The right answer must earn more than all the rest; a near miss no less than what shows no reading.
     wrong = [(bad, best[0]) for bad in degenerate if rewards[bad] >= rewards[best[0]] - _TOLERANCE]
     wrong += [
-        (bad, good) for bad in degenerate for good in best[1:] if rewards[bad] > rewards[good] + _TOLERANCE
+        (bad, good)
+        for bad in degenerate
+        for good in best[1:]
+        if rewards[bad] > rewards[good] + _TOLERANCE and _comparable(outputs[bad], outputs[good])
     ]
     wrong += [(worse, best[0]) for worse in best[1:] if rewards[worse] > rewards[best[0]] + _TOLERANCE]
     return [
@@ -189,6 +192,10 @@ def _compare(
         )
         for bad, good in wrong
     ]
+
+
+def _comparable(bad: Output, good: Output) -> bool:
+    return bad.like is None or good.name.startswith(bad.like)
 
 
 def _is_constant(values: np.ndarray) -> bool:

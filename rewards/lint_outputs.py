@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from glyphrl.rewards.ned import edit_similarity
 from glyphrl.rewards.parsing import parse_answer
 
+NEAR_MISS = "a tenth misread"
+"""Name of the honest output with one character in ten wrong."""
 _CLAIM = "<confidence>0.5</confidence>"
 _CELL = re.compile(r"(<t[dh][^<>]*>)([^<>]*[^<>\s][^<>]*)")
 
@@ -31,6 +33,9 @@ class Output:
 
     name: str
     completion: str
+    like: str | None = None
+    """Name of the honest output that says the same: a better reading may earn more than a worse one, whatever its
+    form, so it is compared with this one alone. None: it shows no reading."""
 
 
 def answer_block(text: str) -> str:
@@ -118,7 +123,7 @@ def honest_outputs(reference: str) -> list[Output]:
     Each also with a moderate claim of confidence, for rewards that ask for one.
     """
     near, far = misread(reference, 0.0), misread(reference, 0.1, seed=1)
-    texts = [("the right answer", reference), ("one error", near), ("a tenth misread", far)]
+    texts = [("the right answer", reference), ("one error", near), (NEAR_MISS, far)]
     plain = [Output(name, answer_block(text)) for name, text in texts]
     claimed = [Output(f"{name}, confidence claimed", answer_block(text) + _CLAIM) for name, text in texts]
     return plain + claimed
@@ -147,7 +152,9 @@ def degenerate_outputs(sample: LintSample, references: Sequence[str]) -> list[Ou
         Output("all answers of the data joined", answer_block(" ".join(dict.fromkeys(references))[:20_000])),
         Output("the answer of another sample", answer_block(other)),
         Output("broken off in the middle", f"<answer>{reference[: len(reference) // 2]}"),
-        Output("two answer blocks, the first misread", answer_block(worse) + answer_block(near)),
+        Output(
+            "two answer blocks, one misread, one worse", answer_block(worse) + answer_block(near), NEAR_MISS
+        ),
         Output(
             "two answer blocks, the last of another sample", answer_block(reference) + answer_block(other)
         ),

@@ -206,3 +206,16 @@ def test_mistakes():
 def test_the_oracle_itself():
     assert distance("5x", "y6") == 4.0
     assert rate("ab1", "ab2") == 0.5
+
+
+def test_the_lock_of_the_interpreter_is_free_meanwhile():
+    rnd = random.Random(9)
+    a, b = ("".join(rnd.choices("abcdefgh", k=12_000)) for _ in range(2))
+    weighted_cer(a[:200], b[:200])
+    thread = threading.Thread(target=weighted_cer, args=(a, b))
+    thread.start()
+    steps = 0
+    while thread.is_alive():
+        steps += 1
+    # One call takes some 40 ms; with the lock held, this thread would run at its beginning and end alone.
+    assert steps > 5000

@@ -165,3 +165,23 @@ def test_the_outputs_cover_what_models_do():
     echoed = degenerate_outputs(Sample("s", "476.0", prompt), ["476.0"])
     assert "<answer> Read it.</answer>" in {output.completion for output in echoed}
     assert honest_outputs("476.0")[0].completion == "<answer>476.0</answer>"
+
+
+def test_a_better_reading_in_two_blocks_is_no_hole():
+    # Without `format` two blocks cost nothing; the second block misreads a letter, the near miss a digit.
+    samples = [f"Mar. {day}, 190{day % 10}" for day in range(10, 30)]
+    assert lint(samples, RewardSpec("weighted_cer")).ok
+
+
+def test_paying_for_a_second_block_is_a_hole():
+    @register_reward("best_of_all_blocks")
+    def best_of_all_blocks(completions, solution, **columns):
+        return [
+            max(edit_similarity(s, part.split("</answer>")[0]) for part in c.split("<answer>"))
+            + 0.01 * c.count("<answer>")
+            for c, s in zip(completions, solution, strict=True)
+        ]
+
+    kinds = {finding.degenerate for finding in lint(TEXTS, RewardSpec("best_of_all_blocks")).findings}
+    assert "two answer blocks, one misread, one worse" in kinds
+    assert "two answer blocks, the last of another sample" in kinds
