@@ -9,14 +9,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from glyphrl.config_schema import DEFAULT_PROMPT
 from glyphrl.data.chat import split_prompt
-from glyphrl.data.importers import EXPORTERS, FOLDER_FORMATS, IMPORTERS, find_file
+from glyphrl.data.importers import EXPORTERS, FOLDER_FORMATS, IMPORTERS, PAGE_FORMATS, find_file
 from glyphrl.data.importers.base import ReadOptions
 from glyphrl.data.importing import check_output
 from glyphrl.data.load import Source, load_samples
@@ -110,13 +110,15 @@ def compare(
     """What does not come back from a written file: samples by field, and the id of the first one."""
     lost: Counter[str] = Counter()
     first = None
-    options = ReadOptions(prompt, image_root=folder)
+    options = ReadOptions(prompt, image_root=folder, cut_pages=False)
+    whole_pages = format in PAGE_FORMATS
     records = IMPORTERS[format].read(find_file(path), options)
     for sample, record in zip_longest(table, records):
         if sample is None or record is None or isinstance(record, Problem):
             fields = ["sample"]
         else:
-            fields = differing_fields(sample, record.sample)
+            expected = replace(sample, images=(sample.extra.get("page_image", sample.images[0]),))
+            fields = differing_fields(expected if whole_pages else sample, record.sample)
         lost.update(fields)
         if fields and first is None:
             first = sample.id if sample is not None else None

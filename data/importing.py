@@ -76,6 +76,9 @@ def import_data(
 ) -> ImportReport:
     """Reads samples in any format and writes the good ones as one canonical file.
 
+    Images that the source holds inside itself, and lines that are cut out of pages, go to files in
+    `media_folder(out_path)`.
+
     Args:
         source: File or folder, or several.
         out_path: File to write; it stands there complete or not at all.
@@ -100,6 +103,7 @@ def import_data(
         check_images=check_images,
         allow_empty=allow_empty,
         image_root=image_root,
+        media_dir=media_folder(out_path),
     )
     return ImportReport(result.format, write_canonical({Path(out_path): result.table}), result.report)
 
@@ -149,6 +153,12 @@ def split_data(
         counts = [len(set(group_keys(table, by))) if len(table) else 0 for table in (train, held_out)]
         result.report.notes.append(f"{counts[0]:,} values of {by!r} for training, {counts[1]:,} held out")
     return ImportReport(result.format, files, result.report)
+
+
+def media_folder(out_path: str | Path) -> Path:
+    """Where the images of a file go that were none before: `train.jsonl` -> `train_images/` beside it."""
+    out = Path(out_path).absolute()
+    return out.with_name(f"{out.stem}_images")
 
 
 def check_output(path: str | Path, source: Source, base_dir: Path | None) -> None:

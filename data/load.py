@@ -9,7 +9,7 @@ from pathlib import Path
 
 from glyphrl.config_schema import DEFAULT_PROMPT, DataConfig
 from glyphrl.data.images import check_pixel_limits
-from glyphrl.data.importers import find_file, resolve_format
+from glyphrl.data.importers import find_file, hub, resolve_format
 from glyphrl.data.importers.base import ReadOptions
 from glyphrl.data.problems import Problem, ProblemReport
 from glyphrl.data.rows import CheckOptions, iterate_samples
@@ -41,6 +41,7 @@ def load_samples(
     check_images: bool = True,
     allow_empty: bool = False,
     image_root: Path | None = None,
+    media_dir: Path | None = None,
     min_pixels: int = DataConfig.min_pixels,
     max_pixels: int = DataConfig.max_pixels,
 ) -> LoadResult:
@@ -58,6 +59,8 @@ def load_samples(
             used.
         allow_empty: Accept empty references.
         image_root: Folder that relative image paths are relative to. None: the folder of each data file.
+        media_dir: Folder for images that a source holds inside itself and for lines cut out of pages. None: refuse
+            such sources.
         min_pixels: Smallest image area, for the check that the image can be sized.
         max_pixels: Largest image area, likewise.
 
@@ -67,7 +70,7 @@ def load_samples(
     """
     check_pixel_limits(min_pixels, max_pixels)
     files = source_files(source, base_dir)
-    options = ReadOptions(prompt, image_root)
+    options = ReadOptions(prompt, image_root, media_dir)
     checks = CheckOptions(check_images, allow_empty, min_pixels, max_pixels)
     report = ProblemReport()
     formats = [resolve_format(file, format) for file in files]
@@ -102,11 +105,15 @@ def source_files(source: Source, base_dir: Path | None) -> list[Path]:
     sources = [source] if isinstance(source, str | Path) else list(source)
     if not sources:
         raise UserError("no data source: expected a file or folder, found an empty list")
-    files = [find_file(Path(base_dir or Path(), item).expanduser()) for item in sources]
+    files = [_source_file(item, base_dir) for item in sources]
     for index, file in enumerate(files):
         if any(same_file(file, other) for other in files[:index]):
             raise UserError(f"{file} is listed twice among the data sources; name it once")
     return files
+
+
+def _source_file(item: str | Path, base_dir: Path | None) -> Path:
+    return Path(item) if hub.is_hub(item) else find_file(Path(base_dir or Path(), item).expanduser())
 
 
 def same_file(one: Path, other: Path) -> bool:

@@ -18,6 +18,7 @@ KINDS: dict[str, str] = {
     "duplicate_id": "id occurs more than once",
     "invalid_utf8": "text is not valid UTF-8",
     "malformed_json": "line is not valid JSON",
+    "malformed_xml": "file is not well-formed XML",
     "malformed_row": "row does not have the fields of its format",
     "missing_field": "a required field is absent",
     "wrong_type": "a field has the wrong type",

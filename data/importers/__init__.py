@@ -5,17 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from glyphrl.data.importers import (
+    alto,
     canonical,
     csv_table,
+    hocr,
+    hub,
     label_tsv,
     llama_factory,
     llava,
     messages,
+    paddle_det,
+    page_xml,
+    parquet,
     prompt_completion,
     query_response,
     sharegpt,
 )
-from glyphrl.data.importers.base import Exporter, Importer, Peek, only
+from glyphrl.data.importers.base import Exporter, Importer, Peek, only, page_files
 from glyphrl.errors import UserError, did_you_mean
 
 IMPORTERS: dict[str, Importer] = {
@@ -28,6 +34,12 @@ IMPORTERS: dict[str, Importer] = {
     "prompt-completion": prompt_completion,
     "llava": llava,
     "llama-factory": llama_factory,
+    "parquet": parquet,
+    "hub": hub,
+    "paddle-det": paddle_det,
+    "page": page_xml,
+    "alto": alto,
+    "hocr": hocr,
 }
 """Format name -> module with LOOKS_FOR, detect and read."""
 
@@ -41,10 +53,17 @@ EXPORTERS: dict[str, Exporter] = {
     "prompt-completion": prompt_completion,
     "llava": llava,
     "llama-factory": llama_factory,
+    "parquet": parquet,
+    "paddle-det": paddle_det,
+    "page": page_xml,
+    "alto": alto,
+    "hocr": hocr,
 }
 """Format name -> module with write."""
-FOLDER_FORMATS = ("label-tsv", "llama-factory")
+FOLDER_FORMATS = ("label-tsv", "llama-factory", "page", "alto", "hocr")
 """Formats of several files: they are written as a folder."""
+PAGE_FORMATS = ("paddle-det", "page", "alto", "hocr")
+"""Formats of whole pages: their lines are cut out when they are imported."""
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 
@@ -52,12 +71,13 @@ DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 def find_file(source: Path) -> Path:
     """The data file of a source: the file itself, or the one in a folder.
 
-    A folder holds labels.tsv (itself or in its only subfolder that has one), or exactly one data file.
+    A folder holds labels.tsv (itself or in its only subfolder that has one), a dataset_info.json, or exactly one
+    data file; a folder of Parquet, Arrow or page files is a source as a whole.
 
     Raises:
         UserError: There is no such path, or no or several data files.
     """
-    if source.is_file() or llama_factory.split_name(source)[0].is_file():
+    if hub.is_hub(source) or source.is_file() or llama_factory.split_name(source)[0].is_file():
         return source
     if not source.exists():
         raise UserError(f"{source}: no such file or folder; give the path of the data")
@@ -68,8 +88,12 @@ def find_file(source: Path) -> Path:
             found = ", ".join(str(path.parent) for path in labels)
             raise UserError(f"{source}: found several folders with labels.tsv ({found}); give one of them")
         return labels[0]
+    if parquet.data_files(source):
+        return source
     if (index := source / llama_factory.INDEX).is_file():
         return index
+    if page_files(source):
+        return source
     files = [path for path in source.iterdir() if path.suffix.lower() in DATA_SUFFIXES and path.is_file()]
     return only(files, source, f"labels.tsv, or one file that ends with {', '.join(DATA_SUFFIXES)}")
 

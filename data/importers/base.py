@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,10 @@ from glyphrl.data.textfiles import JsonRow, Line, open_bytes, read_json_rows, re
 from glyphrl.errors import UserError
 
 PEEK_ROWS = 20
+HEAD_BYTES = 4096
+BINARY = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")
+"""First bytes of Parquet files and of both kinds of Arrow files."""
+PAGE_SUFFIXES = (".xml", ".alto", ".hocr")
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 
 
@@ -28,6 +33,8 @@ class ReadOptions:
     """Folder that relative image paths are relative to. None: the folder of the file."""
     media_dir: Path | None = None
     """Folder for images inside the source and lines cut out of pages. None: refuse those."""
+    cut_pages: bool = True
+    """Cut the lines of page formats out; else a sample shows its whole page."""
 
     def image_base(self, path: Path) -> Path:
         """Folder that the relative image paths of the file `path` are relative to."""
@@ -52,6 +59,8 @@ class Peek:
     """First JSON objects, where the file is JSON."""
     lines: list[str] = field(default_factory=list)
     """First lines, where it is other text."""
+    head: bytes = b""
+    """First bytes; of a folder of page files, those of the first."""
 
     @classmethod
     def of(cls, path: Path) -> Peek:
@@ -60,13 +69,25 @@ class Peek:
         Raises:
             UserError: It cannot be read as text.
         """
+        if path.is_dir():
+            pages = page_files(path)
+            return cls(path, head=_head(pages[0]) if pages else b"")
         if not path.is_file():
             return cls(path)
-        if _looks_like_json(path):
+        head = _head(path)
+        if head.startswith(BINARY):
+            return cls(path, head=head)
+        if _looks_like_json(path, head):
             found = islice((row for row in read_json_rows(path) if isinstance(row, JsonRow)), PEEK_ROWS)
-            return cls(path, rows=[row.value for row in found])
+            return cls(path, rows=[row.value for row in found], head=head)
         lines = islice((line for line in read_lines(path) if isinstance(line, Line)), PEEK_ROWS)
-        return cls(path, lines=[line.text for line in lines])
+        return cls(path, lines=[line.text for line in lines], head=head)
+
+    @property
+    def markup(self) -> bytes:
+        """The first bytes of an XML or HTML file; empty for any other."""
+        head = self.head.removeprefix(codecs.BOM_UTF8).lstrip()
+        return head if head.startswith(b"<") else b""
 
     def common_keys(self) -> set[str]:
         """Keys that most of the first rows have: a bad row among them must not hide the format."""
@@ -74,11 +95,22 @@ class Peek:
         return {key for key, count in counts.items() if count > len(self.rows) / 2}
 
 
-def _looks_like_json(path: Path) -> bool:
+def page_files(folder: Path) -> list[Path]:
+    """The page files of a folder, in order."""
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in PAGE_SUFFIXES and path.is_file()
+    )
+
+
+def _head(path: Path) -> bytes:
+    with open_bytes(path) as file:
+        return file.read(HEAD_BYTES)
+
+
+def _looks_like_json(path: Path, head: bytes) -> bool:
     if path.suffix.lower() in JSON_SUFFIXES:
         return True
-    with open_bytes(path) as file:
-        return file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+    return head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"[")
 
 
 class Importer(Protocol):

@@ -30,7 +30,7 @@ def detect(peek: Peek) -> bool:
     if not peek.lines:
         return False
     delimiter, names = split_header(peek.lines[0])
-    found = _find(names, IMAGE) is not None and _find(names, ANSWER) is not None
+    found = find_column(names, IMAGE) is not None and find_column(names, ANSWER) is not None
     return found and not (delimiter == "\t" and len(names) == 2)
 
 
@@ -41,9 +41,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Problem]:
         file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
         delimiter, names = split_header(file.readline())
         columns = {
-            "image": _find(names, IMAGE),
-            "question": _find(names, QUESTION),
-            "answer": _find(names, ANSWER),
+            "image": find_column(names, IMAGE),
+            "question": find_column(names, QUESTION),
+            "answer": find_column(names, ANSWER),
         }
         for name, known in (("image", IMAGE), ("answer", ANSWER)):
             if columns[name] is None:
@@ -102,7 +102,8 @@ def _record(
     return Record(sample, str(path), line)
 
 
-def _find(names: list[str], known: tuple[str, ...]) -> str | None:
+def find_column(names: list[str], known: tuple[str, ...]) -> str | None:
+    """The first of the `known` names that is among the column names, in the spelling of the table."""
     lowered = {name.strip().lower(): name.strip() for name in reversed(names)}
     return next((lowered[name] for name in known if name in lowered), None)
 

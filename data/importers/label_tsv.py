@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from glyphrl.data.importers import csv_table
+from glyphrl.data.importers import csv_table, paddle_det
 from glyphrl.data.importers.base import Peek, ReadOptions, Record
 from glyphrl.data.importers.rendering import render_each
 from glyphrl.data.problems import Problem, RowError, shown
@@ -41,7 +41,7 @@ _HEADERS = (
 
 def detect(peek: Peek) -> bool:
     """Whether the first lines start with an image's name and a tab; a table with a header is none."""
-    if csv_table.detect(peek):
+    if csv_table.detect(peek) or paddle_det.detect(peek):
         return False
     rows = [line.split("\t", 1) for line in peek.lines]
     images = sum(len(row) == 2 and row[0].strip().lower().endswith(IMAGE_SUFFIXES) for row in rows)

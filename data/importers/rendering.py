@@ -64,3 +64,8 @@ def write_json_array(samples: Iterable[Sample], path: Path, folder: Path, render
             file.write(separator + json.dumps(row, ensure_ascii=False))
             separator = ",\n"
         file.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def relative_path(path: str, folder: Path) -> str:
+    """A path as a file in `folder` names it: relative where it is inside."""
+    return Sample("", (path,), "", "").to_json(folder)["images"][0]

@@ -148,7 +148,7 @@ def source(tmp_path: Path) -> Path:
     return write_jsonl(tmp_path / "train.jsonl", rows)
 
 
-@pytest.mark.parametrize("format", [name for name in EXPORTERS if name not in ("label-tsv", "csv")])
+@pytest.mark.parametrize("format", [*CONVERSATIONS, "parquet"])
 def test_a_file_is_exported_and_loads_again(source, tmp_path, format):
     out = tmp_path / "out"
     report = export_data(source, out, format, prompt=PROMPT)

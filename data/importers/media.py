@@ -1,0 +1,83 @@
+"""Images that a source holds inside itself, or that are cut out of its pages: written to files of their own.
+
+Shared by the formats that need it; this is no format of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from glyphrl.data.importers.base import ReadOptions
+from glyphrl.data.problems import RowError
+from glyphrl.errors import UserError
+from glyphrl.files import atomic_path, atomic_write_bytes
+
+
+def media_folder(options: ReadOptions, source: object) -> Path:
+    """Folder to write images to.
+
+    Raises:
+        UserError: There is none: the source is read for something else than an import.
+    """
+    if options.media_dir is None:
+        raise UserError(
+            f"{source}: its images are no files of their own; run `glyphrl data import` first, which writes "
+            "them beside its result, and give that"
+        )
+    return options.media_dir
+
+
+def save_bytes(content: bytes, folder: Path, field: str) -> str:
+    """Writes the bytes of an image file under a name made of their hash.
+
+    Returns:
+        Absolute path.
+
+    Raises:
+        RowError: They are no image.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            suffix = (image.format or "png").lower()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RowError("unreadable_image", field, f"bytes that are no image ({error})", "an image") from None
+    path = (
+        folder.absolute()
+        / f"{hashlib.sha256(content).hexdigest()[:20]}.{'jpg' if suffix == 'jpeg' else suffix}"
+    )
+    if not path.exists():
+        atomic_write_bytes(path, content)
+    return str(path)
+
+
+def save_image(image: Image.Image, path: Path) -> str:
+    """Writes an image as PNG.
+
+    Returns:
+        Absolute path.
+    """
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        image.save(file, format="PNG")
+    return str(path.absolute())
+
+
+def with_files(value: Any, field: str, options: ReadOptions, source: object) -> Any:
+    """A value of a column with its inline images replaced by the paths of files.
+
+    Inline images are bytes, or `{"bytes", "path"}` as Hugging Face's data sets store them.
+    """
+    if isinstance(value, bytes):
+        return save_bytes(value, media_folder(options, source), field)
+    if isinstance(value, dict):
+        if value and set(value) <= {"bytes", "path"}:
+            content = value.get("bytes")
+            return with_files(content, field, options, source) if content else value.get("path")
+        return {key: with_files(part, field, options, source) for key, part in value.items()}
+    if isinstance(value, list):
+        return [with_files(part, field, options, source) for part in value]
+    return value
