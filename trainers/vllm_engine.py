@@ -27,6 +27,38 @@ def prepare_environment(config: RolloutConfig) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 
+EXPECTED_WARNINGS = {
+    # on a CPU, whenever anybody sets the number of threads, which image processing does for every batch
+    "vllm.v1.worker.cpu_worker": ("torch.set_num_threads",),
+    # at every weight sync, of layers that have no weight in a checkpoint (see `repack_tied_head` for the last)
+    "vllm.model_executor.model_loader.reload.layerwise": (
+        "RotaryEmbedding: Failed",
+        "FusedMMInputNorm: Failed",
+        "ParallelLMHead: Failed",
+    ),
+}
+
+
+class _DropExpected(logging.Filter):
+    """Drops messages that hold one of the given texts."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__()
+        self.texts = tuple(texts)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not any(text in message for text in self.texts)
+
+
+def drop_expected_warnings() -> None:
+    """Keeps warnings that say nothing from burying those that do."""
+    for name, texts in EXPECTED_WARNINGS.items():
+        target = logging.getLogger(name)
+        if not any(isinstance(found, _DropExpected) for found in target.filters):
+            target.addFilter(_DropExpected(texts))
+
+
 class VllmBackend:
     """A colocated vLLM engine.
 
@@ -63,6 +95,7 @@ class VllmBackend:
         prepare_environment(config)
         from vllm import LLM
 
+        drop_expected_warnings()
         arguments: dict[str, Any] = {
             "model": model_path,
             "dtype": dtype,
