@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from glyphrl.errors import UserError, did_you_mean
-from glyphrl.rewards.parsing import FAULTS, Fault, ParsedAnswer, parse_answer
+from glyphrl.rewards.parsing import FAULTS, ParsedAnswer, parse_answer
 
-PENALTIES: dict[Fault, float] = {
+PENALTIES: dict[str, float] = {
     "missing": 1.0,
     "unclosed": 0.5,
     "nested": 0.5,
@@ -58,12 +58,12 @@ class Format:
 
     def score(self, parsed: ParsedAnswer) -> float:
         """Score of one parsed completion."""
-        faults = set(parsed.faults)
+        faults: set[str] = set(parsed.faults)
         if (self.think == "required" and parsed.think is None) or (
             self.think == "forbidden" and parsed.think is not None
         ):
             faults.add("outside" if self.think == "forbidden" else "unclosed")
         if not self.partial:
             return float(not faults)
-        costs: dict[str, float] = {**PENALTIES, **self.penalties}
+        costs = {**PENALTIES, **self.penalties}
         return max(0.0, 1.0 - sum(costs[fault] for fault in faults))

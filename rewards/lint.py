@@ -17,6 +17,8 @@ from glyphrl.rewards.errors import excerpt
 from glyphrl.rewards.lint_outputs import LintSample, Output, degenerate_outputs, honest_outputs
 
 _TOLERANCE = 1e-9
+_POOL = 1000
+"""Samples that are read at most, to choose from and to take other answers from."""
 _SHORTEST = 5
 """Shorter references are left out where there are others: one error in two characters is no near miss."""
 
@@ -92,8 +94,10 @@ def lint_rewards(
     Raises:
         RewardError: A function fails on one of the outputs.
     """
-    references = [sample.solution for sample in samples]
-    chosen = _choose(samples, max_samples)
+    pool = _evenly(samples, _POOL)
+    references = [sample.solution for sample in pool]
+    long_enough = [sample for sample in pool if len(sample.solution.strip()) >= _SHORTEST]
+    chosen = _evenly(long_enough or [s for s in pool if s.solution.strip()], max_samples)
     outputs: list[Output] = []
     owners: list[LintSample] = []
     counts: list[tuple[int, int]] = []
@@ -126,12 +130,10 @@ def lint_rewards(
     )
 
 
-def _choose(samples: Sequence[LintSample], count: int) -> list[LintSample]:
-    long_enough = [sample for sample in samples if len(sample.solution.strip()) >= _SHORTEST]
-    useful = long_enough or [sample for sample in samples if sample.solution.strip()]
-    if len(useful) <= count:
-        return useful
-    return [useful[i * len(useful) // count] for i in range(count)]
+def _evenly(samples: Sequence[LintSample], count: int) -> list[LintSample]:
+    """At most `count` of the samples, from all over the data."""
+    total = len(samples)
+    return [samples[i * total // count] for i in range(count)] if total > count else list(samples)
 
 
 def _score(

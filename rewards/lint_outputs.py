@@ -21,10 +21,21 @@ _CELL = re.compile(r"(<t[dh][^<>]*>)([^<>]*[^<>\s][^<>]*)")
 class LintSample(Protocol):
     """What lint needs to know of a sample; `glyphrl.data.sample.Sample` has it."""
 
-    id: str
-    prompt: Any
-    solution: str
-    extra: dict[str, Any]
+    @property
+    def id(self) -> str:
+        """Unique name."""
+
+    @property
+    def prompt(self) -> Any:
+        """Text or chat messages."""
+
+    @property
+    def solution(self) -> str:
+        """The reference."""
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Further columns."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from glyphrl.errors import UserError
 from glyphrl.rewards.compose import RewardComposer, build_composer
 from glyphrl.rewards.errors import excerpt
 from glyphrl.rewards.registry import find_reward, load_plugin
+from glyphrl.rewards.reward import text_of
 from glyphrl.rewards.score_input import InputRow, read_rows
 
 _CHUNK = 2048
@@ -174,7 +175,7 @@ def score_rows(
 ) -> tuple[list[ScoredRow], dict[str, float]]:
     """Scores rows that were read, and returns what the functions logged."""
     names = dict.fromkeys(name for row in rows for name in row.values if not name.startswith("reward"))
-    columns = {name: [row.values.get(name) for row in rows] for name in names}
+    columns: dict[str, list[Any]] = {name: [row.values.get(name) for row in rows] for name in names}
     completions = columns.pop("completion")
     if "prompt" in columns:
         columns.setdefault("prompts", columns["prompt"])
@@ -185,7 +186,7 @@ def score_rows(
         ScoredRow(
             place=row.place,
             id=None if ids[i] is None else str(ids[i]),
-            completion=completions[i],
+            completion=text_of(completions[i]),
             solution=columns["solution"][i],
             answer=scores.answers[i],
             format_fault=scores.faults[i],
