@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 from glyphrl import __version__
@@ -102,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse(argv)
     debug = os.environ.get("GLYPHRL_DEBUG", "") not in ("", "0")
     _log_to_stderr(debug)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         with stdout_for_results(getattr(args, "json", False)) as results:
             return args.run(args, results)
@@ -124,6 +127,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = f"{type(error).__name__}: " if worker is None else ""
         print(f"glyphrl: {args.command} failed: {kind}{reason}", file=sys.stderr)
         return WRONG_USE if worker == WRONG_USE else FAILED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends the command as an exception does, so that the stage that it has started ends with it."""
+    sys.exit(128 + number)
 
 
 def _log_to_stderr(debug: bool) -> None:

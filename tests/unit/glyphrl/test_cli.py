@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -137,11 +138,46 @@ def test_a_failure_shows_where_and_ends_in_a_sentence(
     assert main(["check", str(run_yaml)]) == 130
 
 
-def test_a_dry_run_writes_nothing_and_shows_the_resolved_configuration(run_yaml: Path) -> None:
-    done = glyphrl("train", run_yaml, "--dry-run", "--json", "grpo.learning_rate=1e-5")
-    assert done.returncode == 0, done.stderr
-    shown = json.loads(done.stdout)
+def test_a_stopped_command_stops_what_it_has_started(run_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM is an exception like any other, so that whoever waits for a child can end it."""
+    cleaned = []
+
+    def stopped(path: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            cleaned.append(path)
+
+    monkeypatch.setattr("glyphrl.config.read_yaml", stopped)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        main(["check", str(run_yaml)])
+    assert stop.value.code == 143
+    assert cleaned == [str(run_yaml)]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_failed_stage_has_said_why_itself(
+    run_yaml: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from glyphrl.trainers.launch import StageError
+
+    for exit_code, expected in ((2, 2), (1, 1), (-9, 1)):
+        error = StageError("sft", exit_code)
+        monkeypatch.setattr(
+            "glyphrl.config.read_yaml", lambda path, error=error: (_ for _ in ()).throw(error)
+        )
+        assert main(["check", str(run_yaml)]) == expected
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing_and_shows_the_resolved_configuration(
+    run_yaml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(run_yaml), "--dry-run", "--json", "grpo.learning_rate=1e-5"]) == 0
+    shown = json.loads(capsys.readouterr().out)
     assert shown["ok"]
+    assert list(shown["plan"]) == ["sft", "grpo", "eval", "report"]
     assert shown["config"]["grpo"]["learning_rate"] == 1e-5
     assert shown["config"]["data"]["train"] == str(run_yaml.parent / "lines")
     assert sorted(path.name for path in run_yaml.parent.iterdir()) == ["elsewhere", "lines", "run.yaml"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glyphrl.batch_math import group_problem, grpo_batch, planned_updates
@@ -207,6 +207,7 @@ def test_proposed_values_do_work(per_device: int, generations: int) -> None:
         assert group_problem(grpo_batch(config)) is None
 
 
+@settings(max_examples=50)
 @given(
     groups=st.integers(1, 3),
     generations=st.integers(2, 4),
