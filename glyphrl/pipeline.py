@@ -72,7 +72,7 @@ def run_train(
     resolved = prepare_folder(config, wanted, resume=resume, config_path=config_path)
     from glyphrl.trainers.launch import run_worker
     from glyphrl.trainers.stage import RunFolder
-    from glyphrl.trainers.worker import run_piece
+    from glyphrl.worker import run_piece
 
     for name in wanted:
         if resume and RunFolder(root).final(name).exists():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from glyphrl.config_schema import LaunchConfig
 
-WORKER = "glyphrl.trainers.worker"
+WORKER = "glyphrl.worker"
 
 
 class StageError(RuntimeError):

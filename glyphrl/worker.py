@@ -1,4 +1,4 @@
-"""One piece of a run in a process of its own: `python -m glyphrl.trainers.worker sft|grpo|eval CONFIG [--resume]`."""
+"""One piece of a run in a process of its own: `python -m glyphrl.worker sft|grpo|eval CONFIG [--resume]`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from glyphrl.errors import UserError
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the piece. Exit codes: 0 done, 2 a mistake of the user's; other errors are tracebacks."""
-    parser = argparse.ArgumentParser(prog="glyphrl.trainers.worker")
+    parser = argparse.ArgumentParser(prog="glyphrl.worker")
     parser.add_argument("what", choices=["sft", "grpo", "eval"])
     parser.add_argument("config")
     parser.add_argument("--resume", action="store_true")
