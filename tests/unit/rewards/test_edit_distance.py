@@ -213,14 +213,17 @@ def test_the_lock_of_the_interpreter_is_free_meanwhile():
     rnd = random.Random(9)
     a, b = ("".join(rnd.choices("abcdefgh", k=20_000)) for _ in range(2))
     weighted_cer(a[:200], b[:200])
-    started = time.monotonic()
-    weighted_cer(a, b)
-    alone = time.monotonic() - started
-    thread = threading.Thread(target=weighted_cer, args=(a, b))
-    thread.start()
-    longest_wait, last = 0.0, time.monotonic()
-    while thread.is_alive():
-        now = time.monotonic()
-        longest_wait, last = max(longest_wait, now - last), now
-    # With the lock held, this loop would stand still for as long as the kernel runs.
-    assert longest_wait < alone / 2
+
+    def share_of_the_longest_wait():
+        thread = threading.Thread(target=weighted_cer, args=(a, b))
+        thread.start()
+        started = last = time.monotonic()
+        longest = 0.0
+        while thread.is_alive():
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+        return longest / (last - started)
+
+    # With the lock held, this thread would stand still for nearly all of the time. Other work on the machine can stop
+    # it too, but hardly five times.
+    assert any(share_of_the_longest_wait() < 0.4 for _ in range(5))
