@@ -9,6 +9,8 @@ from pathlib import Path
 from glyphrl.config_schema import RunConfig
 from glyphrl.typed_values import Source
 
+HUB_PREFIX = "hf:"
+"""Data sources that start with it are no paths, see `glyphrl data import --help`."""
 _DATA_KEYS = ("train", "sft", "grpo", "eval")
 
 
@@ -67,7 +69,7 @@ def missing_inputs(config: RunConfig, config_path: str | Path | None = None) -> 
     )
     sentences = list(_missing_data(config))
     for key, path in named:
-        if not Path(path).expanduser().exists():
+        if not _exists(Path(path).expanduser()):
             tried = "" if os.path.isabs(path) else f"; looked in {' and in '.join(dict.fromkeys(folders))}"
             sentences.append(f"{key}: there is no file or folder {path!r}{tried}")
     return sentences
@@ -97,11 +99,20 @@ def stage_enabled(config: RunConfig, name: str) -> bool:
     return section is not None and section.enabled
 
 
+def _exists(path: Path) -> bool:
+    """Whether there is a file or folder; `FILE#NAME` names a part of a file, `hf:...` is nothing to look for."""
+    return (
+        str(path).startswith(HUB_PREFIX)
+        or path.exists()
+        or Path(str(path).rpartition("#")[0] or ".nothing").is_file()
+    )
+
+
 def _resolve(value: str, folders: tuple[Path, Path]) -> str:
     path = Path(value).expanduser()
     if path.is_absolute():
         return str(path)
     for folder in folders:
-        if (folder / path).exists():
+        if not value.startswith(HUB_PREFIX) and _exists(folder / path):
             return os.path.normpath(folder / path)
     return value

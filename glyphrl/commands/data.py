@@ -1,4 +1,4 @@
-"""`glyphrl data import`, `glyphrl data check`, `glyphrl data split`."""
+"""`glyphrl data import`, `export`, `check` and `split`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,23 @@ def formats() -> str:
     return "\n".join(["formats (--format; without it, the format is recognised):", *lines])
 
 
+def written_formats() -> str:
+    """The formats that can be written."""
+    from glyphrl.data.importers import EXPORTERS, FOLDER_FORMATS
+
+    files = [name for name in EXPORTERS if name not in FOLDER_FORMATS]
+    return (
+        "What is written is read again and compared; a loss is an error without --allow-loss.\n\n"
+        f"formats of one file (--to): {', '.join(files)}\n"
+        f"formats of a folder (--to): {', '.join(FOLDER_FORMATS)}"
+    )
+
+
 def add_commands(commands: Any) -> None:
     """Adds the group."""
-    group = add_group(commands, "data", "import, check and split data")
+    group = add_group(commands, "data", "import, export, check and split data")
     _add_import(group)
+    _add_export(group)
     _add_check(group)
     _add_split(group)
 
@@ -43,6 +56,19 @@ def _add_import(group: Any) -> None:
     parser.add_argument("--out", "-o", required=True, metavar="FILE", help="file to write, e.g. train.jsonl")
     parser.add_argument("--strict", action="store_true", help="write nothing if any row is bad")
     parser.add_argument("--no-image-check", action="store_true", help="do not look into the images (faster)")
+
+
+def _add_export(group: Any) -> None:
+    parser = add_command(
+        group, "export", run_export, "write data in the format of another framework", more=written_formats
+    )
+    _add_reading(parser, image_root=False)
+    parser.add_argument("--to", required=True, metavar="FORMAT", help="format to write")
+    parser.add_argument("--out", "-o", required=True, metavar="PATH", help="file or folder to write")
+    parser.add_argument(
+        "--allow-loss", action="store_true", help="write also what the format cannot hold in full"
+    )
+    parser.add_argument("--strict", action="store_true", help="write nothing if any row is bad")
 
 
 def _add_check(group: Any) -> None:
@@ -102,6 +128,24 @@ def run_import(args: argparse.Namespace, results: Results) -> int:
         image_root=args.image_root,
         allow_empty=args.allow_empty,
         check_images=not args.no_image_check,
+    )
+    results.show(report.text(), report.to_json())
+    return 0
+
+
+def run_export(args: argparse.Namespace, results: Results) -> int:
+    """Exports data."""
+    from glyphrl.data.exporting import export_data
+
+    report = export_data(
+        args.source,
+        args.out,
+        args.to,
+        in_format=args.format,
+        allow_loss=args.allow_loss,
+        prompt=args.prompt,
+        strict=args.strict,
+        allow_empty=args.allow_empty,
     )
     results.show(report.text(), report.to_json())
     return 0

@@ -37,9 +37,8 @@ def run(args: argparse.Namespace, results: Results) -> int:
     from glyphrl.errors import UserError
     from glyphrl.pipeline import eval_config, run_eval
 
-    for what, path in (("model", args.model), ("data", args.data)):
-        if not Path(path).expanduser().exists() and (what == "data" or looks_local(path)):
-            raise UserError(f"there is no {what} {path!r}: no such file or folder")
+    if looks_local(args.model) and not Path(args.model).expanduser().exists():
+        raise UserError(f"{args.model}: no such folder; give a model folder, an adapter folder or a hub id")
     config = eval_config(args.model, args.config, args.overrides)
     out = args.out or Path("runs/eval") / name_of(args.model) / name_of(args.data)
     result = run_eval(args.model, args.data, config, out, overwrite=args.overwrite)

@@ -44,6 +44,18 @@ def test_import(lines: Path, shown: Any, capsys: pytest.CaptureFixture[str]) -> 
     assert not (lines.parent / "b.jsonl").exists()
 
 
+def test_export_and_back(lines: Path, shown: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = shown("data", "export", lines, "--to", "sharegpt", "--out", lines.parent / "chat.json")
+    assert code == 0
+    assert report["count"] == 16
+    assert not report["lost"]
+    _, report = shown("data", "check", lines.parent / "chat.json")
+    assert report["format"] == "sharegpt"
+    assert report["num_samples"] == 16
+    assert main(["data", "export", str(lines), "--to", "sharegtp", "--out", "x"]) == 2
+    assert "did you mean 'sharegpt'" in capsys.readouterr().err
+
+
 def test_check(lines: Path, shown: Any) -> None:
     code, report = shown("data", "check", lines, "--min-pixels", 784, "--max-pixels", 50176)
     assert code == 0

@@ -207,6 +207,15 @@ def test_paths_beside_the_file_win_over_the_working_directory(
     assert config.data.train == str(working / "both.jsonl"), "what is typed in a shell is meant from there"
 
 
+def test_sources_that_are_no_plain_paths(config_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").touch()
+    sources = ["hf:owner/name", "dataset_info.json#one", "other.json#two"]
+    config = load_config(config_file, [f"data.train={sources}"])
+    assert config.data.train == ["hf:owner/name", f"{tmp_path}/dataset_info.json#one", "other.json#two"]
+    (sentence,) = missing_inputs(config, config_file)
+    assert "'other.json#two'" in sentence
+
+
 def test_missing_models_are_reported_only_where_the_name_can_be_no_hub_id(config_file: Path) -> None:
     assert not missing_inputs(
         load_config(config_file, ["data.train=.", "model.tiny=null", "model.path=Qwen/Qwen2-VL"])
