@@ -82,6 +82,7 @@ class GroupTrainer(GRPOTrainer):
             epsilon_high=self.epsilon_high,
             delta=args.delta,
             beta=self.beta,
+            use_bias_correction_kl=args.use_bias_correction_kl,
             importance_sampling_level=args.importance_sampling_level,
             max_completion_length=args.max_completion_length,
         )

@@ -22,6 +22,7 @@ class LossSettings:
     epsilon_high: float = 0.2
     delta: float | None = None
     beta: float = 0.0
+    use_bias_correction_kl: bool = True
     importance_sampling_level: Literal["token", "sequence"] = "token"
     max_completion_length: int = 256
 
@@ -73,6 +74,10 @@ def token_loss(
             raise ValueError("beta is not 0 but there are no log-probabilities of a reference model")
         gap = ref_logps - logps
         kl = gap.exp() - gap - 1  # k3 estimator, http://joschu.net/blog/kl-approx.html
+        if settings.use_bias_correction_kl:
+            kl = (
+                kl * ratio
+            )  # its gradient is that of the reverse KL (DeepSeek-V3.2, https://arxiv.org/abs/2512.02556)
         loss = loss + settings.beta * kl
     bounded = bounded.detach()
     return LossTerms(
