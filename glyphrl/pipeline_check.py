@@ -74,7 +74,7 @@ def check_run(
 
 def plan(config: RunConfig, stages: list[Stage], *, resume: bool) -> dict[str, str]:
     """What a run does, step by step: step -> command, or what is there already."""
-    from glyphrl.pipeline import CONFIG_FILE
+    from glyphrl.pipeline_record import CONFIG_FILE
     from glyphrl.trainers.launch import worker_command
 
     root = Path(config.output_dir)

@@ -1,6 +1,6 @@
 """Running one piece of a run in processes of its own, so that all of its memory is free again when it ends.
 
-Several ranks are started by torchrun. Under a launcher (torchrun, accelerate, deepspeed) the piece runs right here.
+Several ranks are started by torchrun.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from glyphrl.config_schema import LaunchConfig
+from glyphrl.errors import UserError
 
 WORKER = "glyphrl.worker"
 
@@ -26,9 +26,18 @@ class StageError(RuntimeError):
         self.exit_code = exit_code
 
 
-def under_launcher() -> bool:
-    """Whether some launcher has already started the ranks."""
-    return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
+def refuse_launcher() -> None:
+    """Makes sure that no launcher has started several of this process.
+
+    Raises:
+        UserError: There are several ranks already.
+    """
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks > 1:
+        raise UserError(
+            f"found {ranks} ranks of a launcher (torchrun, accelerate or deepspeed); expected none, since glyphrl "
+            f"starts the ranks itself: run `glyphrl train` without it and set launch.processes={ranks}"
+        )
 
 
 def worker_command(what: str, config: Path, launch: LaunchConfig, *, resume: bool) -> list[str]:
@@ -71,9 +80,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run_worker(
-    what: str, config: Path, launch: LaunchConfig, *, resume: bool, inline: Callable[[], None]
-) -> None:
+def run_worker(what: str, config: Path, launch: LaunchConfig, *, resume: bool) -> None:
     """Runs a piece of a run and waits for its end.
 
     Args:
@@ -81,14 +88,12 @@ def run_worker(
         config: File with the resolved configuration.
         launch: The `launch` section.
         resume: Go on where it was stopped.
-        inline: Does the same in this process; used under a launcher.
 
     Raises:
         StageError: It ended with an error.
+        UserError: This process is itself one of several ranks.
     """
-    if under_launcher():
-        inline()
-        return
+    refuse_launcher()
     command = worker_command(what, config, launch, resume=resume)
     # the child prints diagnostics; stdout belongs to the results of this program
     process = subprocess.Popen(command, env=worker_environment(launch), stdout=sys.stderr)
