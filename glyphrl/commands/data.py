@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ from glyphrl.output import Results
 
 def formats() -> str:
     """The formats, as the importers themselves describe them."""
-    import textwrap
-
     from glyphrl.data.importers import IMPORTERS
 
     indent = " " * (max(map(len, IMPORTERS)) + 4)
@@ -31,12 +30,16 @@ def written_formats() -> str:
     """The formats that can be written."""
     from glyphrl.data.importers import EXPORTERS, FOLDER_FORMATS
 
-    files = [name for name in EXPORTERS if name not in FOLDER_FORMATS]
-    return (
-        "What is written is read again and compared; a loss is an error without --allow-loss.\n\n"
-        f"formats of one file (--to): {', '.join(files)}\n"
-        f"formats of a folder (--to): {', '.join(FOLDER_FORMATS)}"
-    )
+    kinds = {
+        "a file": [name for name in EXPORTERS if name not in FOLDER_FORMATS],
+        "a folder": list(FOLDER_FORMATS),
+    }
+    lines = [
+        textwrap.fill(f"formats that are {kind} (--to): {', '.join(names)}", 90, subsequent_indent="  ")
+        for kind, names in kinds.items()
+    ]
+    checked = "What is written is read again and compared; a loss is an error without --allow-loss."
+    return "\n".join([checked, "", *lines])
 
 
 def add_commands(commands: Any) -> None:

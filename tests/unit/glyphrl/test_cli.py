@@ -55,7 +55,7 @@ def test_every_command_has_help(words: tuple[str, ...], capsys: pytest.CaptureFi
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert out.startswith(f"usage: {' '.join(('glyphrl', *words))}")
-    assert max(map(len, out.splitlines())) <= 120
+    assert max(map(len, out.splitlines())) <= 110
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
