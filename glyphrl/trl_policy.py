@@ -56,8 +56,8 @@ HONOURED: dict[Literal["both", "sft", "grpo"], frozenset[str]] = {
         beta epsilon epsilon_high delta importance_sampling_level loss_type scale_rewards
         mask_truncated_completions
         vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_clip_max
-        vllm_importance_sampling_clip_min sync_ref_model ref_model_mixup_alpha ref_model_sync_steps
-        disable_dropout
+        vllm_importance_sampling_clip_min use_bias_correction_kl sync_ref_model ref_model_mixup_alpha
+        ref_model_sync_steps disable_dropout
         """
     ),
 }
@@ -179,7 +179,6 @@ REFUSED: dict[Literal["both", "sft", "grpo"], dict[str, str]] = {
         "num_completions_to_print": _LOG,
         "log_unique_prompts": _LOG,
         "log_completions_hub_repo": _LOG,
-        "use_bias_correction_kl": _LOSS,
         "off_policy_mask_threshold": _LOSS,
         "top_entropy_quantile": _LOSS,
         "entropy_coef": _LOSS,

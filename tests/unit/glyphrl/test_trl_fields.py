@@ -85,3 +85,12 @@ def test_our_choices_are_choices_of_trl() -> None:
                 or f"'{choice}'" in sources[stage]
                 or choice in (kind.choices or ())
             )
+
+
+def test_what_our_loss_takes_is_what_a_run_may_set() -> None:
+    """A term that the loss gains has to become settable, and one that it loses has to be refused."""
+    from glyphrl.trainers.loss import LossSettings
+
+    others = {"epsilon_low": "epsilon"}
+    terms = {others.get(field.name, field.name) for field in dataclasses.fields(LossSettings)}
+    assert terms <= HONOURED["grpo"]
