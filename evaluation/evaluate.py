@@ -200,7 +200,7 @@ def score(rows: Sequence[dict[str, Any]], config: EvalConfig) -> pa.Table:
     """Rows of `GENERATED_SCHEMA` -> table of `PREDICTION_SCHEMA`."""
     parsed = [parse_answer(row["completion"]) for row in rows]
     counts = text_metrics(
-        [row["solution"] for row in rows],
+        [row["solution"].strip() for row in rows],  # as the answers are, and as the rewards do
         [answer.answer for answer in parsed],
         normalization=config.normalization,
         fold_whitespace=config.fold_whitespace,

@@ -183,6 +183,8 @@ class RolloutConfig:
     """Share of GPU memory for vLLM."""
     kv_cache_gb: int = 1
     """Key-value cache of vLLM on a CPU, in GiB."""
+    chunk_groups: int | None = None
+    """Groups that are sampled at a time: while one chunk is sampled, the one before it is scored. None: all at once."""
     max_model_len: int | None = None
     """Longest prompt plus completion in tokens. None: the model's limit, at most 32,768."""
     enforce_eager: bool = False

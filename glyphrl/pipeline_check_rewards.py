@@ -60,7 +60,7 @@ def _lint(composer: RewardComposer, splits: DataSplits, report: CheckReport) -> 
     """Outputs that show no reading must not beat honest ones, see `glyphrl rewards lint`."""
     lint = lint_rewards(composer, splits.grpo)
     report.facts["rewards"]["spread within a group"] = lint.spread
-    report.warnings += [f"rewards: {finding}" for finding in lint.findings]
+    report.errors += [f"rewards: {finding}" for finding in lint.findings]
     report.warnings += [
         f"rewards: {name} gives every output the same score on this data and teaches nothing"
         for name in lint.constant

@@ -26,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"glyphrl {args.what}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -57,7 +59,6 @@ def quieten_libraries() -> None:
     for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_NO_ADVISORY_WARNINGS"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
 
 

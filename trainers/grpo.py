@@ -71,11 +71,14 @@ def run(config: RunConfig, *, resume: bool = False) -> Path:
         log=log,
         sizing=sizing_of(config),
         system=config.data.system,
+        chunk_groups=config.rollout.chunk_groups,
         callbacks=[MetricsFile(folder.root, "grpo"), ForgetUndoneSteps(log)],
     )
     quieten(trainer, silent, lambda: ProgressBar("GRPO"))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder.stage("grpo")) if resume else None)
     save_final(trainer, processor, folder.final("grpo"))
+    for name, count in composer.skipped_count.items():
+        logger.warning("the reward %s skipped %d completions, e.g.: %s", name, count, composer.skipped[0])
     composer.close()
     return folder.final("grpo")
 

@@ -192,6 +192,46 @@ def log_rows(
     return rows
 
 
+def join_scores(parts: Sequence[Scores]) -> Scores:
+    """Scores of several chunks of completions as those of all of them, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    sizes = [len(part.reward) for part in parts]
+    extras = {name for part in parts for name in part.extras}
+    metrics = {}
+    for name in {name for part in parts for name in part.metrics}:
+        values = [
+            (part.metrics[name], size)
+            for part, size in zip(parts, sizes, strict=True)
+            if name in part.metrics
+        ]
+        total = sum(value * size for value, size in values)
+        # counts add up, everything else is a mean
+        metrics[name] = (
+            sum(value for value, _ in values)
+            if name.endswith("/skipped")
+            else total / sum(size for _, size in values)
+        )
+    return Scores(
+        per_function={
+            name: np.concatenate([part.per_function[name] for part in parts])
+            for name in parts[0].per_function
+        },
+        reward=np.concatenate([part.reward for part in parts]),
+        answers=[answer for part in parts for answer in part.answers],
+        faults=[fault for part in parts for fault in part.faults],
+        extras={
+            name: [
+                value
+                for part, size in zip(parts, sizes, strict=True)
+                for value in part.extras.get(name, [None] * size)
+            ]
+            for name in extras
+        },
+        metrics=metrics,
+    )
+
+
 def mean_or_none(values: Sequence[float] | None) -> float | None:
     """The mean; None for nothing."""
     return sum(values) / len(values) if values else None

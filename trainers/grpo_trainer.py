@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +16,7 @@ from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
 from glyphrl.data.images import image_hash
+from glyphrl.data.sample import Sample
 from glyphrl.data.table import SampleTable
 from glyphrl.rewards.compose import RewardComposer, Scores
 from glyphrl.trainers.advantages import Advantages, group_advantages
@@ -24,6 +26,7 @@ from glyphrl.trainers.grpo_batch import (
     RunPlace,
     SampledGroup,
     columns_of,
+    join_scores,
     log_rows,
     micro_batches,
     none_for_nan,
@@ -55,6 +58,7 @@ class GroupTrainer(GRPOTrainer):
         log: CompletionsLog,
         sizing: ImageSizing,
         system: str | None,
+        chunk_groups: int | None = None,
         callbacks: list[Any],
     ) -> None:
         """Prepares training of `model` on `samples`; the arguments are those of a GRPO stage (see `grpo.run`)."""
@@ -73,6 +77,7 @@ class GroupTrainer(GRPOTrainer):
         self.completions_log = log
         self.sizing = sizing
         self.system = system
+        self.chunk_groups = chunk_groups
         self.sampling = Sampling(
             args.max_completion_length, args.temperature, args.top_p, args.top_k, args.min_p or 0.0
         )
@@ -114,14 +119,7 @@ class GroupTrainer(GRPOTrainer):
 
     def _generate_groups(self, indices: Sequence[int]) -> list[MicroBatch]:
         """Samples, scores and logs the groups of one generation on this rank."""
-        with self._timed("rollout"):
-            groups = self._sample_groups([self.samples[index] for index in indices])
-        with self._timed("score"):
-            scores = self.composer.score(
-                [text for group in groups for text in group.texts],
-                columns_of(groups),
-                sample_ids=[g.prompt.sample.id for g in groups for _ in g.rollouts],
-            )
+        groups, scores = self._sample_and_score([self.samples[index] for index in indices])
         advantages, local = self._advantages(scores)
         self._write_log(groups, scores, local)
         metrics = generation_metrics(groups, scores, self.composer.weights, advantages, self.accelerator)
@@ -138,7 +136,26 @@ class GroupTrainer(GRPOTrainer):
             )
         )
 
-    def _sample_groups(self, samples: Sequence[Any]) -> list[SampledGroup]:
+    def _sample_and_score(self, samples: Sequence[Sample]) -> tuple[list[SampledGroup], Scores]:
+        """Samples chunk after chunk; each is scored in a thread while the next one is sampled."""
+        size = self.chunk_groups or len(samples)
+        groups: list[SampledGroup] = []
+        pending: list[Future[Scores]] = []
+        for start in range(0, len(samples), size):
+            with self._timed("rollout"):
+                chunk = self._sample_groups(samples[start : start + size])
+            groups.extend(chunk)
+            pending.append(
+                self.composer.submit(
+                    [text for group in chunk for text in group.texts],
+                    columns_of(chunk),
+                    sample_ids=[group.prompt.sample.id for group in chunk for _ in group.rollouts],
+                )
+            )
+        with self._timed("score"):  # what is left to wait for
+            return groups, join_scores([future.result() for future in pending])
+
+    def _sample_groups(self, samples: Sequence[Sample]) -> list[SampledGroup]:
         """Draws the completions of each sample from the policy as it is now."""
         if self.synced_step != self.state.global_step:
             with self._timed("sync"):

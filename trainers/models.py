@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +36,29 @@ def resolve_dtype(dtype: str, *, cpu: bool) -> torch.dtype | str:
     return getattr(torch, dtype)
 
 
+@contextmanager
+def naming_the_model(path: str) -> Iterator[None]:
+    """Turns a failure to find or read a model into a sentence.
+
+    Raises:
+        UserError: transformers cannot find or read it.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model.path: {path!r} is no model folder and no hub model that can be reached ({first_line(error)})"
+        ) from error
+
+
 def load_processor(path: str, sizing: ImageSizing, *, trust_remote_code: bool = False) -> Any:
     """The processor, with the run's bounds of the image area and padding on the left."""
     from transformers import AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code, padding_side="left")
+    with naming_the_model(path):
+        processor = AutoProcessor.from_pretrained(
+            path, trust_remote_code=trust_remote_code, padding_side="left"
+        )
     processor.image_processor.size = {"shortest_edge": sizing.min_pixels, "longest_edge": sizing.max_pixels}
     return processor
 
@@ -51,14 +71,10 @@ def load_base_model(path: str, config: ModelConfig, *, cpu: bool) -> Any:
     """
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    try:
+    with naming_the_model(path):
         found = AutoConfig.from_pretrained(
             path, revision=config.revision, trust_remote_code=config.trust_remote_code
         ).model_type
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.path: {path!r} is no model folder and no hub model that can be reached ({first_line(error)})"
-        ) from error
     if found not in SUPPORTED:
         raise UserError(f"model.path: {path!r} is a {found!r} model; expected one of {', '.join(SUPPORTED)}")
     return AutoModelForImageTextToText.from_pretrained(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Sequence
@@ -13,8 +12,6 @@ from glyphrl.trainers.prompts import EncodedPrompt, ImageSizing
 from glyphrl.trainers.rollout import Rollout, Sampling
 from glyphrl.trainers.weights import named_policy_weights
 
-logger = logging.getLogger(__name__)
-
 BANNED_WORDS = ["<|image_pad|>", "<|video_pad|>"]  # see `prompts.banned_token_ids`
 LONGEST_CONTEXT = 32768
 
@@ -24,39 +21,8 @@ def prepare_environment(config: RolloutConfig) -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # weights are handed over in this process
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(config.kv_cache_gb))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-
-
-EXPECTED_WARNINGS = {
-    # on a CPU, whenever anybody sets the number of threads, which image processing does for every batch
-    "vllm.v1.worker.cpu_worker": ("torch.set_num_threads",),
-    # at every weight sync, of layers that have no weight in a checkpoint (see `repack_tied_head` for the last)
-    "vllm.model_executor.model_loader.reload.layerwise": (
-        "RotaryEmbedding: Failed",
-        "FusedMMInputNorm: Failed",
-        "ParallelLMHead: Failed",
-    ),
-}
-
-
-class _DropExpected(logging.Filter):
-    """Drops messages that hold one of the given texts."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        super().__init__()
-        self.texts = tuple(texts)
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return not any(text in message for text in self.texts)
-
-
-def drop_expected_warnings() -> None:
-    """Keeps warnings that say nothing from burying those that do."""
-    for name, texts in EXPECTED_WARNINGS.items():
-        target = logging.getLogger(name)
-        if not any(isinstance(found, _DropExpected) for found in target.filters):
-            target.addFilter(_DropExpected(texts))
+    # at WARNING it repeats itself at every weight sync, of layers that have no weights of their own in a checkpoint
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 
 class VllmBackend:
@@ -95,7 +61,6 @@ class VllmBackend:
         prepare_environment(config)
         from vllm import LLM
 
-        drop_expected_warnings()
         arguments: dict[str, Any] = {
             "model": model_path,
             "dtype": dtype,
