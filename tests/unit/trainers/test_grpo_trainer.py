@@ -1,0 +1,404 @@
+"""GroupTrainer against TRL's own GRPOTrainer: the same samples, completions and rewards, the same loss and gradients.
+
+TRL repeats the prompt and its image for every completion and pads; GroupTrainer packs. All else has to be the same:
+advantages, averages, clipping, KL, sampler correction, metrics.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
+
+from glyphrl.config_schema import RewardsConfig, RewardSpec
+from glyphrl.data.table import SampleTable
+from glyphrl.rewards import RewardError, register_reward
+from glyphrl.rewards.compose import build_composer
+from glyphrl.trainers import grpo_trainer
+from glyphrl.trainers.completions_log import CompletionsLog, read_completions
+from glyphrl.trainers.grpo_trainer import GroupTrainer
+from glyphrl.trainers.models import linear_layers
+from glyphrl.trainers.rollout import Rollout
+
+# Three for each sample, of unlike lengths; "~" marks one that was cut off at the length limit.
+COMPLETIONS = {
+    "one": ["<answer>476.0</answer>", "<answer>4</answer>~", "skip"],
+    "two": ["12", "<answer>1", "<answer>12</answer>"],
+    "none": ["h", "h", "h"],
+    "wide": ["<answer>3.5</answer>", "35~", "<answer>3.50</answer>"],
+}
+MAX_LENGTH = 24
+
+
+@pytest.fixture(scope="module", autouse=True)
+def similarity():
+    """A reward between 0 and 1 that does not apply to completions that say so."""
+
+    @register_reward("trainer_test_similarity", override=True)
+    def trainer_test_similarity(completions, solution, **columns):
+        pairs = zip(completions, solution, strict=True)
+        return [None if "skip" in text else len(set(text) & set(s)) / len(set(text + s)) for text, s in pairs]
+
+
+@pytest.fixture
+def samples(samples):
+    """As everywhere, but with all images in front: TRL knows no other place for them."""
+    return [replace(sample, prompt=sample.prompt.replace("<image>", "")) for sample in samples]
+
+
+@dataclass
+class Drawn:
+    """A rollout backend whose completions are known beforehand."""
+
+    rollouts: dict[str, list[Rollout]]
+    syncs: int = 0
+
+    def sample(self, prompts, n, sampling):
+        assert n == 3
+        return [self.rollouts[prompt.sample.id] for prompt in prompts]
+
+    def sync(self, model):
+        self.syncs += 1
+
+
+def rollout(tiny, text):
+    """A completion as tokens, with the end-of-sequence token where it was not cut off."""
+    if text.endswith("~"):
+        return Rollout(tiny.ids(text[:-1]), None, "length")
+    return Rollout([*tiny.ids(text), tiny.processor.tokenizer.eos_token_id], None, "stop")
+
+
+def add_sampler_logps(trainer):
+    """Log-probabilities by a sampler that is near the policy, off by 0.7 at each fourth token, and lacks some."""
+    generator = torch.Generator().manual_seed(2)
+    batches = micro_batches_of_ours(trainer)
+    logps = [row for batch in batches for row in trainer._score_without_gradient(trainer.model, batch).logps]
+    rows = iter(logps)
+    for name, rollouts in trainer.backend.rollouts.items():
+        for index, drawn in enumerate(rollouts):
+            length = len(drawn.token_ids)
+            row = next(rows)[:length] + 0.05 * torch.randn(length, generator=generator)
+            row[3::4] += torch.tensor(0.7) * (1 if index == 1 else -1)
+            row[-1] = math.nan if name == "two" else row[-1]
+            rollouts[index] = replace(drawn, logps=row.tolist())
+    trainer.buffer.clear()
+    trainer._metrics["train"].clear()
+
+
+class TrlOnDrawn(GRPOTrainer):
+    """TRL's trainer, given the same completions; everything behind the sampling is its own."""
+
+    drawn: list[Rollout]
+    prompt_ids: list[list[int]]
+    pictures: list[list[Image.Image]]
+
+    def _generate(self, prompts):
+        ids = [rollout.token_ids for rollout in self.drawn]
+        texts = self.processing_class.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        messages = [[{"role": "assistant", "content": text}] for text in texts]
+        logps = None
+        if self.use_vllm:
+            logps = [[None if math.isnan(x) else x for x in rollout.logps] for rollout in self.drawn]
+        return self.prompt_ids, ids, None, messages, logps, {}, self.pictures, None
+
+
+def arguments(folder, **changes):
+    defaults = {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": [],
+        "run_name": "test",
+        "per_device_train_batch_size": 6,
+        "gradient_accumulation_steps": 2,
+        "num_generations": 3,
+        "max_completion_length": MAX_LENGTH,
+        "gradient_checkpointing": False,
+        "loss_type": "dapo",
+        "reward_weights": [1.0, 0.2],  # TRL reads them here, GroupTrainer from its composer
+    }
+    return GRPOConfig(**{**defaults, **changes})
+
+
+def composer():
+    return build_composer(
+        RewardsConfig(functions=[RewardSpec("trainer_test_similarity"), RewardSpec("format", 0.2)])
+    )
+
+
+def nudge(model, seed, size):
+    """Moves every trained weight a little, the same way in both models."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
+
+
+def policy_of(tiny, lora):
+    model = tiny.model()
+    if lora:
+        targets = linear_layers(model, vision=True, merger=True)
+        torch.manual_seed(0)
+        model = get_peft_model(model, LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
+    return model
+
+
+def group_trainer(tiny, samples, folder, args, *, lora=False):
+    trainer = GroupTrainer(
+        model=policy_of(tiny, lora),
+        args=args,
+        processor=tiny.processor,
+        samples=SampleTable.from_samples(samples),
+        composer=composer(),
+        backend=Drawn({name: [rollout(tiny, text) for text in texts] for name, texts in COMPLETIONS.items()}),
+        log=CompletionsLog(folder),
+        sizing=tiny.sizing,
+        system=None,
+        callbacks=[],
+    )
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps
+    return trainer
+
+
+def trl_trainer(tiny, samples, args, *, lora=False):
+    made = composer()
+
+    def reward(index):
+        def score(completions, solution, **columns):
+            texts = [message[0]["content"] for message in completions]
+            values = list(made.score(texts, {"solution": list(solution)}).per_function.values())[index]
+            return [None if math.isnan(value) else value for value in values]
+
+        score.__name__ = made.names[index]
+        return score
+
+    trainer = TrlOnDrawn(
+        model=policy_of(tiny, lora),
+        reward_funcs=[reward(0), reward(1)],
+        args=args,
+        train_dataset=Dataset.from_dict({"prompt": ["a"]}),
+        processing_class=tiny.processor,
+    )
+    trainer.prompt_ids = [prompt.ids for prompt in tiny.encode(samples) for _ in range(3)]
+    trainer.pictures = [list(prompt.images) for prompt in tiny.encode(samples) for _ in range(3)]
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps
+    return trainer
+
+
+def trl_rows(samples):
+    return [
+        {
+            "prompt": [{"role": "user", "content": sample.prompt}],
+            "images": [Image.open(path).convert("RGB") for path in sample.images],
+            "solution": sample.solution,
+        }
+        for sample in samples
+        for _ in range(3)
+    ]
+
+
+def micro_batches_of_trl(trainer, samples):
+    """What its `_prepare_inputs` makes, without the shuffling: groups stay together here."""
+    generated = trainer._generate_and_score_completions(trl_rows(samples))
+    batches = split_tensor_dict(split_pixel_values_by_grid(generated), trainer.args.steps_per_generation)
+    return [unsplit_pixel_values_by_grid(batch) for batch in batches]
+
+
+def micro_batches_of_ours(trainer):
+    rows = [{"index": index} for index in range(4) for _ in range(3)]
+    batches = []
+    for step in range(trainer.args.steps_per_generation):
+        trainer._step = step
+        batches.append(trainer._prepare_inputs(rows))
+    return batches
+
+
+def gradients(trainer):
+    return {n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+ON_SAMPLER = {"with_logps": True}
+BOUNDS = {"vllm_importance_sampling_clip_min": 0.6, "vllm_importance_sampling_clip_max": 1.8}
+CASES = {
+    "grpo": {"loss_type": "grpo"},
+    "bnpo": {"loss_type": "bnpo"},
+    "dr_grpo": {"loss_type": "dr_grpo"},
+    "dapo": {"loss_type": "dapo"},
+    "sequence": {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-4},
+    "batch-scaled": {"scale_rewards": "batch"},
+    "not-scaled": {"scale_rewards": "none", "temperature": 0.7},
+    "kl": {"beta": 0.04},
+    "kl-plain": {"beta": 0.04, "use_bias_correction_kl": False, "loss_type": "grpo"},
+    "kl-lora": {"beta": 0.04, "lora": True},
+    "lora": {"lora": True, "loss_type": "bnpo"},
+    "two-iterations": {"num_iterations": 2, "epsilon": 0.02, "epsilon_high": 0.04},
+    "two-iterations-sequence": {
+        "num_iterations": 2, "epsilon": 0.005, "importance_sampling_level": "sequence", "loss_type": "grpo",
+    },
+    "delta": {"num_iterations": 2, "epsilon": 0.02, "delta": 1.05, "loss_type": "bnpo"},
+    "long-generation": {
+        "per_device_train_batch_size": 3, "steps_per_generation": 4, "gradient_accumulation_steps": 2,
+    },
+    "overlong-masked": {"mask_truncated_completions": True},
+    "overlong-masked-grpo": {"mask_truncated_completions": True, "loss_type": "grpo"},
+    **{
+        mode: {"vllm_importance_sampling_mode": mode, **BOUNDS, **ON_SAMPLER}
+        for mode in ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
+    },
+    "sampler-two-iterations": {
+        "num_iterations": 2, "vllm_importance_sampling_mode": "token_truncate", "beta": 0.04, **BOUNDS, **ON_SAMPLER,
+    },
+    "sampler-uncorrected": {"vllm_importance_sampling_correction": False, **ON_SAMPLER},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_loss_gradients_and_metrics_are_those_of_trl(case, tinies, samples, tmp_path, monkeypatch):
+    """One accumulation window after the other, every parameter."""
+    # TRL lets the policy write image tokens, so that its distribution is a little wider; test_policy.py has the ban
+    monkeypatch.setattr(grpo_trainer, "banned_token_ids", lambda tokenizer: [])
+    changes = dict(CASES[case])
+    lora, with_logps = changes.pop("lora", False), changes.pop("with_logps", False)
+    if case == "long-generation":  # TRL cannot score a micro-batch without any image
+        samples = [replace(sample, images=sample.images or samples[0].images) for sample in samples]
+    tiny = tinies["qwen2_vl" if case in ("grpo", "kl", "lora") else "qwen2_5_vl"]
+    ours = group_trainer(tiny, samples, tmp_path, arguments(tmp_path, **changes), lora=lora)
+    theirs = trl_trainer(tiny, samples, arguments(tmp_path, **changes), lora=lora)
+    for trainer in (ours, theirs):
+        nudge(trainer.model, 1, 0.02)  # away from the reference model
+    if with_logps:
+        add_sampler_logps(ours)
+        theirs.use_vllm = True  # no engine is started: it only switches the correction on
+    theirs.drawn = [drawn for sample in samples for drawn in ours.backend.rollouts[sample.id]]
+    our_batches, their_batches = micro_batches_of_ours(ours), micro_batches_of_trl(theirs, samples)
+    if ours.num_iterations > 1:
+        for trainer in (ours, theirs):
+            nudge(trainer.model, 2, 0.004)  # a step has been done since the completions were scored
+    for mine, other in zip(our_batches, their_batches, strict=True):
+        torch.testing.assert_close(mine.advantages, other["advantages"], rtol=1e-5, atol=1e-6)
+        loss = ours._compute_loss(ours.model, mine)
+        expected = theirs._compute_loss(theirs.model, other)
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+        loss.backward()
+        expected.backward()
+    mine, other = gradients(ours), gradients(theirs)
+    assert set(mine) == set(other)
+    largest = max(value.abs().max() for value in other.values())
+    assert largest > 1e-3
+    for name, value in other.items():
+        assert (mine[name] - value).abs().max() <= 1e-5 * largest + 2e-5 * value.abs().max(), name
+    compare_metrics(ours, theirs, our_batches)
+    if "vllm_importance_sampling_mode" in changes:
+        ratios = torch.cat([batch["importance_sampling_ratio"].flatten() for batch in their_batches])
+        bounded = (ratios <= 0.6) | (ratios >= 1.8)
+        assert 0 < bounded.sum() < len(ratios), "the case is there to bound some ratios and leave others"
+
+
+def compare_metrics(ours, theirs, batches):
+    mine, other = ours._metrics["train"], theirs._metrics["train"]
+    names = ["entropy", "reward", "reward_std"]
+    names += [f"rewards/{name}/{kind}" for name in ours.composer.names for kind in ("mean", "std")]
+    if ours.args.scale_rewards != "batch":  # TRL then looks at the spread of the whole batch
+        names.append("frac_reward_zero_std")
+    if (
+        ours.args.importance_sampling_level == "token"
+    ):  # else TRL counts completions, GroupTrainer their tokens
+        names += [f"clip_ratio/{name}_mean" for name in ("low", "high", "region")]
+    if ours.beta:
+        names.append("kl")
+    for name in names:
+        np.testing.assert_allclose(mine[name], other[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    assert (sum(mine["clip_ratio/region_mean"]) > 0) == (ours.num_iterations > 1), "the case is there to clip"
+    if theirs.use_vllm and ours.num_iterations == 1 and ours.args.vllm_importance_sampling_correction:
+        # TRL measures once per generation, GroupTrainer in each micro-batch of it
+        counts = [((batch.mask > 0) & ~batch.sampler_logps.isnan()).sum().item() for batch in batches]
+        name = "sampling/sampling_logp_difference"
+        assert np.average(mine[f"{name}/mean"], weights=counts) == pytest.approx(
+            other[f"{name}/mean"][0], rel=1e-4
+        )
+        assert max(mine[f"{name}/max"]) == pytest.approx(other[f"{name}/max"][0], rel=1e-4)
+
+
+def test_a_step_is_sampled_logged_and_trained_on(tiny25, samples, tmp_path):
+    """Two optimizer steps of two micro-batches each: one sync and one log file a step, each completion a row."""
+    args = arguments(tmp_path, max_steps=2, learning_rate=1e-3, shuffle_dataset=False)
+    trainer = group_trainer(tiny25, samples, tmp_path, args)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    assert trainer.backend.syncs == 2
+    files = sorted(path.name for path in (tmp_path / "completions").iterdir())
+    assert files == ["step-00000000-rank-0000-000.parquet", "step-00000001-rank-0000-000.parquet"]
+    rows = read_completions(tmp_path).to_pylist()
+    assert len(rows) == 2 * 12
+    assert [row["step"] for row in rows] == [0] * 12 + [1] * 12
+    assert [row["sample_id"] for row in rows[:12]] == [s.id for s in samples for _ in range(3)]
+    assert [row["completion_index"] for row in rows[:12]] == [0, 1, 2] * 4
+    assert [row["completion"] for row in rows[:12]] == [
+        t.rstrip("~") for s in samples for t in COMPLETIONS[s.id]
+    ]
+    assert len({row["group_id"] for row in rows}) == 8
+    first = rows[0]
+    assert first["run"] == "test"
+    assert first["stage"] == "grpo"
+    assert first["answer"] == "476.0"
+    assert first["finish_reason"] == "stop"
+    assert first["mean_logprob"] is None
+    assert first["num_tokens"] == len(tiny25.ids("<answer>476.0</answer>")) + 1
+    assert first["images"][0]["path"] == samples[0].images[0]
+    assert len(first["images"][0]["sha256"]) == 64
+    assert first["reward/trainer_test_similarity"] == pytest.approx(5 / 14)  # 4760. among these and <answer>/
+    assert first["reward/format"] == 1.0
+    assert first["reward"] == pytest.approx(5 / 14 + 0.2)
+    assert first["reward_spec_hash"] == trainer.composer.spec_hash
+    assert rows[1]["finish_reason"] == "length"
+    assert rows[2]["reward/trainer_test_similarity"] is None
+    assert rows[2]["format_fault"] == "missing"
+    assert rows[2]["reward"] == 0.0  # the format alone counts
+    assert [rows[index]["advantage"] for index in (6, 7, 8)] == [0.0, 0.0, 0.0]  # three times the same
+    moved = [name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])]
+    assert len(moved) == len(before)
+
+
+def test_completions_are_used_until_the_next_generation(tiny25, samples, tmp_path):
+    """`num_iterations: 2`: the same groups serve two optimizer steps, and only the first of them syncs and logs."""
+    args = arguments(tmp_path, max_steps=4, num_iterations=2, learning_rate=1e-3)
+    trainer = group_trainer(tiny25, samples, tmp_path, args)
+    trainer.train()
+    assert trainer.backend.syncs == 2
+    assert sorted(set(read_completions(tmp_path).column("step").to_pylist())) == [0, 2]
+
+
+def test_two_generations_in_one_step_are_told_apart(tiny25, samples, tmp_path):
+    """One generation serves a single micro-batch, and two of them make an optimizer step: two files, no second sync."""
+    args = arguments(tmp_path, max_steps=1, steps_per_generation=1, gradient_accumulation_steps=2)
+    trainer = group_trainer(tiny25, samples, tmp_path, args)
+    trainer.train()
+    assert trainer.backend.syncs == 1
+    files = sorted(path.name for path in (tmp_path / "completions").iterdir())
+    assert files == ["step-00000000-rank-0000-000.parquet", "step-00000000-rank-0000-001.parquet"]
+    assert len(read_completions(tmp_path)) == 12
+
+
+def test_a_broken_reward_stops_the_run(tiny25, samples, tmp_path):
+    """No completion is trained on as a 0 because its scorer failed, and nothing is logged."""
+
+    @register_reward("trainer_test_broken", override=True)
+    def trainer_test_broken(completions, solution, **columns):
+        raise RuntimeError("no such scale")
+
+    trainer = group_trainer(tiny25, samples, tmp_path, arguments(tmp_path, max_steps=1))
+    trainer.composer = build_composer(
+        RewardsConfig(functions=[RewardSpec("trainer_test_broken", isolate=False)])
+    )
+    with pytest.raises(RewardError, match="no such scale"):
+        trainer.train()
+    assert not (tmp_path / "completions").exists()
