@@ -5,6 +5,7 @@ It holds enough to score each completion again without the model.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ class CompletionsLog:
 
         Args:
             key: Step and rank.
-            rows: One dictionary per completion with every name of `COLUMNS`; further keys become columns.
+            rows: One dictionary per completion with every name of `COLUMNS`; further keys become columns (`column_of`).
             rewards: `reward/<name>` columns; None where the function did not apply.
         """
         arrays = {name: pa.array([row[name] for row in rows], type=kind) for name, kind in COLUMNS}
@@ -80,7 +81,7 @@ class CompletionsLog:
             arrays[f"reward/{name}"] = pa.array(list(values), type=pa.float64())
         known = set(arrays)
         for name in sorted({name for row in rows for name in row} - known):
-            arrays[name] = pa.array([row.get(name) for row in rows])
+            arrays[name] = column_of([row.get(name) for row in rows])
         path = self.folder / key.file_name()
         with atomic_path(path) as temporary:
             pq.write_table(pa.table(arrays), temporary, compression="zstd")
@@ -100,8 +101,46 @@ class CompletionsLog:
         return removed
 
 
+def extra_column(name: str) -> str:
+    """The column of what a reward logs as `name`: the log's own columns are never overwritten."""
+    taken = name.startswith("reward/") or any(name == own for own, _ in COLUMNS)
+    return f"extra/{name}" if taken else name
+
+
+def column_of(values: Sequence[Any]) -> pa.Array:
+    """What a reward logged, as a column of numbers, booleans or texts.
+
+    Values of several kinds, lists and objects become JSON text: a log column must never be what stops a run.
+    """
+    try:
+        column = pa.array(values)
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+        return as_text(values)
+    plain = (
+        pa.types.is_boolean,
+        pa.types.is_integer,
+        pa.types.is_floating,
+        pa.types.is_string,
+        pa.types.is_null,
+    )
+    return column if any(is_kind(column.type) for is_kind in plain) else as_text(values)
+
+
+def as_text(values: Sequence[Any]) -> pa.Array:
+    """Strings as they are, everything else as JSON, and what JSON cannot say as Python says it."""
+    texts = [
+        value
+        if value is None or isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False, default=str)
+        for value in values
+    ]
+    return pa.array([text and text.encode("utf-8", "backslashreplace") for text in texts], type=pa.string())
+
+
 def read_completions(run_dir: str | Path) -> pa.Table:
     """All rows of a run's log, in the order of step, rank and completion; columns that a file lacks are null.
+
+    A column that a reward logged as numbers in one step and as texts in another is text as a whole.
 
     Raises:
         FileNotFoundError: The folder holds no log.
@@ -109,4 +148,21 @@ def read_completions(run_dir: str | Path) -> pa.Table:
     files = sorted((Path(run_dir) / FOLDER).glob("step-*.parquet"))
     if not files:
         raise FileNotFoundError(f"no completions log below {Path(run_dir) / FOLDER}")
-    return pa.concat_tables([pq.read_table(file) for file in files], promote_options="permissive")
+    tables = [pq.read_table(file) for file in files]
+    mixed = columns_of_several_kinds(tables)
+    for number, table in enumerate(tables):
+        for name in mixed.intersection(table.column_names):
+            text = as_text(table.column(name).to_pylist())
+            table = table.set_column(table.column_names.index(name), name, text)
+        tables[number] = table
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def columns_of_several_kinds(tables: Sequence[pa.Table]) -> set[str]:
+    """Names of columns whose types in the tables have no common one."""
+    kinds: dict[str, set[str]] = {}
+    for field in (field for table in tables for field in table.schema):
+        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        if not pa.types.is_null(field.type):
+            kinds.setdefault(field.name, set()).add("number" if number else str(field.type))
+    return {name for name, found in kinds.items() if len(found) > 1}

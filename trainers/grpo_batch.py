@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from glyphrl.rewards.compose import Scores
+from glyphrl.trainers.completions_log import extra_column
 from glyphrl.trainers.packing import Group, PackedGroups, RopeIndex, pack_groups
 from glyphrl.trainers.prompts import EncodedPrompt
 from glyphrl.trainers.rollout import Rollout
@@ -186,7 +187,7 @@ def log_rows(
                     "reward": none_for_nan(scores.reward[at]),
                     "advantage": float(advantages[at]),
                     "reward_spec_hash": spec_hash,
-                    **{name: values[at] for name, values in scores.extras.items()},
+                    **{extra_column(name): values[at] for name, values in scores.extras.items()},
                 }
             )
     return rows
