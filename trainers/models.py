@@ -13,6 +13,7 @@ import torch
 from glyphrl.config_schema import LoraSettings, ModelConfig
 from glyphrl.errors import UserError
 from glyphrl.trainers.prompts import ImageSizing
+from glyphrl.trainers.weights import check_mergeable
 
 SUPPORTED = ("qwen2_5_vl", "qwen2_vl")
 VISION_PREFIX, MERGER_PREFIX = "model.visual.", "model.visual.merger."
@@ -93,17 +94,27 @@ def load_for_training(start: str, config: ModelConfig, *, cpu: bool) -> Any:
         start: Model folder, hub id, or adapter folder of an earlier stage.
         config: The `model` section.
         cpu: Training runs on a CPU.
+
+    Raises:
+        UserError: The model cannot be loaded, or the adapters fit no layer or could not be merged later.
     """
     if is_adapter(start):
         from peft import PeftModel
 
         base = load_base_model(adapter_base(start), config, cpu=cpu)
-        return PeftModel.from_pretrained(base, start, is_trainable=True)
+        model = PeftModel.from_pretrained(base, start, is_trainable=True)
+        check_mergeable(model)
+        return model
     model = load_base_model(start, config, cpu=cpu)
     if config.lora is not None:
         from peft import get_peft_model
 
-        return get_peft_model(model, lora_config(model, config.lora, config))
+        try:
+            model = get_peft_model(model, lora_config(model, config.lora, config))
+        except ValueError as error:  # no such layer, or one of a kind that PEFT has no adapter for
+            raise UserError(f"model.lora.target_modules: {first_line(error)}") from error
+        check_mergeable(model)
+        return model
     freeze(model, vision=config.freeze_vision, merger=config.freeze_merger)
     return model
 

@@ -29,6 +29,7 @@ def named_policy_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
         return
     from peft.tuners.lora import LoraLayer
 
+    check_mergeable(model)
     base = model.get_base_model()
     layers = {name: module for name, module in base.named_modules() if isinstance(module, LoraLayer)}
     for name, parameter in base.named_parameters():
@@ -37,7 +38,9 @@ def named_policy_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
             continue
         owner, _, attribute = name.rpartition(".base_layer.")
         if owner in layers and attribute == "weight":
-            yield plain, merged_weight(layers[owner], owner)
+            yield plain, merged_weight(layers[owner])
+        elif owner in layers and attribute == "bias":
+            yield plain, merged_bias(layers[owner])
         else:
             yield plain, parameter.detach()
 
@@ -48,22 +51,70 @@ def _plain_name(name: str) -> str | None:
         return None
     for active in (".modules_to_save.default.", ".base_layer."):
         name = name.replace(active, ".")
-    return name
+    return None if ".modules_to_save." in name else name  # of an adapter that is not in use
+
+
+def check_mergeable(model: Any) -> None:
+    """Makes sure that the weights with adapters merged are those of the very policy that is trained.
+
+    Args:
+        model: A transformers model wrapped by PEFT.
+
+    Raises:
+        UserError: An adapter is no plain LoRA, or it changes one of two layers that share their weight.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora.layer import ParamWrapper
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import AuxiliaryTrainingWrapper
+
+    for config in model.peft_config.values():
+        if config.peft_type != "LORA":
+            raise UserError(
+                f"found an adapter of the kind {config.peft_type}; expected LoRA, the only one that can be merged"
+            )
+    base = model.get_base_model()
+    for name, layer in base.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        kinds = [
+            type(layer.lora_variant[a]).__name__ for a in layer.active_adapters if a in layer.lora_variant
+        ]
+        if isinstance(layer, ParamWrapper):
+            kinds.append("target_parameters")
+        if kinds:
+            raise UserError(
+                f"the adapter of {name} is no plain LoRA ({kinds[0]}) and cannot be merged out of place; train without "
+                "use_dora and the like"
+            )
+    shared = (base.get_input_embeddings(), base.get_output_embeddings()) if base.all_tied_weights_keys else ()
+    if any(isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper) for layer in shared):
+        raise UserError(
+            "the adapter changes the input embeddings or the output layer, which share one weight in this model, so "
+            "that no checkpoint can hold both; leave embed_tokens and lm_head out of target_modules and modules_to_save"
+        )
 
 
 @torch.no_grad()
-def merged_weight(layer: Any, name: str) -> torch.Tensor:
+def merged_weight(layer: Any) -> torch.Tensor:
     """Base weight plus the active adapters' update, in a new tensor of the base weight's type.
 
     The sum is formed in float32 and rounded once.
     """
     weight = layer.get_base_layer().weight
-    if any(layer.use_dora.get(adapter, False) for adapter in layer.active_adapters):
-        raise UserError(
-            f"the adapter of {name} is a DoRA adapter, which cannot be merged out of place; use LoRA"
-        )
     merged = weight.detach().float()
     for adapter in layer.active_adapters:
-        if adapter in layer.lora_A:
+        if adapter in layer.scaling:
             merged = merged + layer.get_delta_weight(adapter).float()
     return merged.to(weight.dtype)
+
+
+@torch.no_grad()
+def merged_bias(layer: Any) -> torch.Tensor:
+    """Base bias plus that of the active adapters, likewise."""
+    bias = layer.get_base_layer().bias
+    merged = bias.detach().float()
+    for adapter in layer.active_adapters:
+        if layer.lora_bias.get(adapter, False):
+            merged = merged + layer.lora_B[adapter].bias.float() * layer.scaling[adapter]
+    return merged.to(bias.dtype)
