@@ -64,10 +64,23 @@ def base_model_path(config: RunConfig) -> str:
         return config.model.path
     folder = run_folder(config).base
     if not (folder / "config.json").exists():
-        from glyphrl.trainers.tiny_model import build_tiny_model
+        _build_base(config, folder)
+    return str(folder)
 
-        tiny = config.model.tiny
-        building = folder.with_name(f".base-{os.getpid()}")
+
+def _build_base(config: RunConfig, folder: Path) -> None:
+    """Builds the tiny model, on one of the ranks that come here at the same time; the others wait for it."""
+    from filelock import FileLock
+
+    from glyphrl.trainers.tiny_model import build_tiny_model
+
+    tiny = config.model.tiny
+    assert tiny is not None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(".base.lock")):
+        if (folder / "config.json").exists():
+            return
+        building = folder.with_name(".base")
         build_tiny_model(
             tiny.family,
             building,
@@ -80,7 +93,6 @@ def base_model_path(config: RunConfig) -> str:
             seed=config.seed,
         )
         publish(building, folder)
-    return str(folder)
 
 
 def start_model(config: RunConfig, stage: StageName) -> str:
@@ -105,7 +117,9 @@ def trainer_arguments(config: RunConfig, stage: StageName, defaults: dict[str, A
     section = getattr(config, stage)
     folder = run_folder(config).stage(stage)
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    cpu = use_cpu(config)
     arguments: dict[str, Any] = {
+        "bf16": not cpu and not section.args.get("fp16", False),  # TRL's default is bf16 on a CPU too
         "report_to": ["tensorboard"],
         "logging_steps": 1,
         "run_name": Path(config.output_dir).name,
@@ -115,7 +129,7 @@ def trainer_arguments(config: RunConfig, stage: StageName, defaults: dict[str, A
         **section.args,
         "output_dir": str(folder),
         "seed": config.seed,
-        "use_cpu": use_cpu(config),
+        "use_cpu": cpu,
     }
     if config.launch.deepspeed is not None:
         arguments["deepspeed"] = config.launch.deepspeed

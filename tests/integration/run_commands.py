@@ -1,0 +1,69 @@
+"""Helpers of the tests that run the command line as a user does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from glyphrl.data.digits import StripSet, write_strips
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+QUICKSTART = REPOSITORY / "configs" / "quickstart.yaml"
+# Ranks share nothing with the tests' own settings, and hubs stay out of reach.
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
+
+
+def glyphrl(*arguments: object, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end."""
+    command = [sys.executable, "-m", "glyphrl", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT)
+
+
+def start(*arguments: object) -> subprocess.Popen[bytes]:
+    """Starts a command in a process group of its own, so that it can be killed with its children."""
+    command = [sys.executable, "-m", "glyphrl", *map(str, arguments)]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=quiet, stderr=quiet, env=ENVIRONMENT, start_new_session=True)
+
+
+def expect(done: subprocess.CompletedProcess[str], code: int = 0) -> subprocess.CompletedProcess[str]:
+    """The finished command, if it ended with this exit code; else its output is shown."""
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
+    return done
+
+
+def draw_strips(folder: Path) -> list[str]:
+    """Strips of handwritten amounts, and the overrides that name them."""
+    for strips in (
+        StripSet("sft", "rendered", "train", 48, 1),
+        StripSet("grpo", "real", "train", 48, 2),
+        StripSet("held_out", "real", "held_out", 24, 3),
+    ):
+        write_strips(folder, strips)
+    return [f"data.sft={folder}/sft", f"data.grpo={folder}/grpo", f"data.eval={folder}/held_out"]
+
+
+def short_stages(sft_steps: int, grpo_steps: int, groups: int) -> list[str]:
+    """A handful of steps."""
+    return [
+        f"sft.max_steps={sft_steps}",
+        "sft.logging_steps=1",
+        "sft.warmup_steps=0",
+        "sft.per_device_train_batch_size=8",
+        f"grpo.max_steps={grpo_steps}",
+        "grpo.warmup_steps=0",
+        f"grpo.per_device_train_batch_size={8 * groups}",
+        "eval.bootstrap_samples=200",
+    ]
+
+
+def metric_lines(run: Path, stage: str) -> list[dict]:
+    """Lines of metrics.jsonl of one stage; none while the file is not there."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [line for line in lines if line["stage"] == stage]
