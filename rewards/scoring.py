@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from glyphrl.config_schema import RewardsConfig, RewardSpec
+from glyphrl.config_yaml import parse_scalar_or_tree
 from glyphrl.errors import UserError
 from glyphrl.rewards.compose import RewardComposer, build_composer
 from glyphrl.rewards.errors import excerpt
@@ -105,7 +106,7 @@ def _weight(text: str, value: str) -> float:
 
 def _yaml(text: str, value: str) -> Any:
     try:
-        return yaml.safe_load(value)
+        return parse_scalar_or_tree(value)
     except yaml.YAMLError as error:
         raise UserError(f"--reward {text}: {value!r} cannot be read: {error}") from error
 
