@@ -234,8 +234,9 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
 
 
 def mean_or_none(values: Sequence[float] | None) -> float | None:
-    """The mean; None for nothing."""
-    return sum(values) / len(values) if values else None
+    """The mean of what is a number; None for nothing."""
+    known = [value for value in values or () if value == value]
+    return sum(known) / len(known) if known else None
 
 
 def none_for_nan(value: float) -> float | None:

@@ -1,0 +1,112 @@
+"""Numbers of a step, by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from glyphrl.data.sample import Sample
+from glyphrl.rewards.compose import Scores
+from glyphrl.trainers.advantages import group_advantages
+from glyphrl.trainers.grpo_batch import SampledGroup
+from glyphrl.trainers.grpo_metrics import generation_metrics, loss_metrics, sampler_metrics
+from glyphrl.trainers.loss import LossTerms
+from glyphrl.trainers.prompts import EncodedPrompt
+from glyphrl.trainers.rollout import Rollout
+
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+def groups_of(lengths, cut=()):
+    prompt = EncodedPrompt(Sample("s", (), "Read.", "1"), "", [1], [1], (), None, None)
+    rollouts = [
+        Rollout([7] * length, None, "length" if index in cut else "stop")
+        for index, length in enumerate(lengths)
+    ]
+    return [SampledGroup(prompt, rollouts[i : i + 2], ["", ""]) for i in range(0, len(rollouts), 2)]
+
+
+def metrics_of(
+    rewards, accelerator, *, lengths=(1, 2, 3, 6), cut=(), faults=(None, "missing", None, None), **more
+):
+    rewards = np.array(rewards)
+    found = Scores({"ned": rewards, "rare": np.full(4, NAN)}, rewards, [""] * 4, list(faults), **more)
+    advantages = group_advantages(rewards, 2, "group")
+    return generation_metrics(groups_of(lengths, cut), found, [1.0, 1.0], advantages, accelerator)
+
+
+def test_a_generation(accelerator):
+    got = metrics_of([1.0, 0.0, 0.5, 0.5], accelerator, cut=(3,), metrics={"seconds": 0.25})
+    assert got["completions/mean_length"] == 3
+    assert got["completions/min_length"] == 1
+    assert got["completions/max_length"] == 6
+    assert got["completions/clipped_ratio"] == 0.25
+    assert got["completions/mean_terminated_length"] == 2  # 1, 2, 3
+    assert got["format_rate"] == 0.75
+    assert got["frac_reward_zero_std"] == 0.5  # the second group
+    assert got["reward"] == got["rewards/ned/mean"] == 0.5
+    # squares of 0.5, -0.5, 0, 0 over three
+    assert got["reward_std"] == got["rewards/ned/std"] == pytest.approx(math.sqrt(0.5 / 3))
+    assert math.isnan(got["rewards/rare/mean"])
+    assert got["seconds"] == 0.25
+
+
+def test_what_cannot_be_scored_is_left_out(accelerator):
+    got = metrics_of([1.0, NAN, 0.5, NAN], accelerator, cut=(0, 1, 2, 3))
+    assert got["reward"] == 0.75
+    assert got["reward_std"] == pytest.approx(math.sqrt(2 * 0.25**2))
+    assert got["completions/mean_terminated_length"] == 0.0
+    one = metrics_of([NAN, NAN, 0.5, NAN], accelerator)
+    assert one["reward"] == 0.5
+    assert math.isnan(one["reward_std"])
+
+
+def test_a_loss(accelerator):
+    mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    terms = LossTerms(
+        loss=torch.zeros(2, 3),
+        kl=torch.tensor([[0.3, 0.6, 99.0], [0.0, 99.0, 99.0]]),
+        clipped_low=torch.tensor([[True, False, True], [False, True, True]]),
+        clipped_high=torch.tensor([[False, True, True], [False, True, True]]),
+    )
+    got = loss_metrics(terms, torch.tensor([[1.0, 2.0, 99.0], [3.0, 99.0, 99.0]]), mask, accelerator)
+    assert got == pytest.approx(
+        {
+            "entropy": 2.0,
+            "kl": 0.3,
+            "clip_ratio/low_mean": 1 / 3,
+            "clip_ratio/high_mean": 1 / 3,
+            "clip_ratio/region_mean": 2 / 3,
+        }
+    )
+    nothing = loss_metrics(terms, torch.ones(2, 3), torch.zeros(2, 3), accelerator)
+    assert set(nothing.values()) == {0.0}
+
+
+def test_trainer_and_sampler(accelerator):
+    mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    logps = torch.tensor([[-1.0, -2.0, -3.0], [-1.5, 0.0, 0.0]])
+    sampler = torch.tensor([[-1.2, -1.9, NAN], [-1.0, 5.0, 5.0]])
+    ratio = torch.tensor([[0.5, 1.0, 1.0], [3.0, 9.0, 9.0]])
+    got = sampler_metrics(logps, sampler, ratio, mask, accelerator)
+    # differences 0.2, 0.1 and 0.5 count; their ratios are 0.5, 1 and 3
+    assert got["sampling/sampling_logp_difference/mean"] == pytest.approx(0.8 / 3)
+    assert got["sampling/sampling_logp_difference/max"] == pytest.approx(0.5)
+    assert got["sampling/importance_sampling_ratio/mean"] == pytest.approx(1.5)
+    sequence = sampler_metrics(logps, sampler, torch.tensor([[0.5], [1.0]]), mask, accelerator)
+    assert sequence["sampling/importance_sampling_ratio/mean"] == pytest.approx(0.75)
+    assert "sampling/importance_sampling_ratio/mean" not in sampler_metrics(
+        logps, sampler, None, mask, accelerator
+    )
+
+
+def test_a_sampler_that_gave_no_number(accelerator):
+    nothing = sampler_metrics(torch.zeros(1, 2), torch.full((1, 2), NAN), None, torch.ones(1, 2), accelerator)
+    assert set(nothing.values()) == {0.0}
