@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -140,11 +141,20 @@ def last_checkpoint(folder: Path) -> str | None:
     """The newest whole checkpoint; folders that a kill has cut short are removed."""
     whole: list[tuple[int, Path]] = []
     for path in folder.glob("checkpoint-*"):
-        if (path / TRAINER_STATE).is_file():
+        if is_whole(path):
             whole.append((int(path.name.split("-")[1]), path))
         else:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # another rank may do the same
     return str(max(whole)[1]) if whole else None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether the Trainer has written a checkpoint to its end."""
+    try:
+        json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or cut short itself
+        return False
+    return True
 
 
 def save_final(trainer: Any, processor: Any, final: Path) -> None:
@@ -159,11 +169,17 @@ def save_final(trainer: Any, processor: Any, final: Path) -> None:
 
 
 def publish(building: Path, final: Path) -> None:
-    """Renames a finished folder to its final name, in the place of an older one."""
+    """Renames a finished folder to its final name, in the place of an older one.
+
+    The older one is renamed before it is removed: half of it never stands under the final name.
+    """
+    outdated = final.with_name(f".{final.name}.outdated")
+    shutil.rmtree(outdated, ignore_errors=True)
     if final.exists():
-        shutil.rmtree(final)
+        os.replace(final, outdated)
     final.parent.mkdir(parents=True, exist_ok=True)
     os.replace(building, final)
+    shutil.rmtree(outdated, ignore_errors=True)
 
 
 def quieten(trainer: Any, disable_bar: bool, make_bar: Callable[[], Any]) -> None:

@@ -127,8 +127,10 @@ def samples(images: Callable[..., str]) -> list[Sample]:
 
 
 @pytest.fixture
-def run_config(tmp_path: Path, tiny25: Tiny) -> RunConfig:
+def run_config(tmp_path: Path, tiny25: Tiny, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     """A run in `tmp_path/run` on the tiny model, on the CPU."""
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # a stage sets it: put back when the test is done
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
     config = RunConfig(output_dir=str(tmp_path / "run"))
     config.model.path = str(tiny25.folder)
     config.data.min_pixels, config.data.max_pixels = SIZING.min_pixels, SIZING.max_pixels

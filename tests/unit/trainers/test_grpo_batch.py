@@ -144,7 +144,9 @@ def test_log_rows(groups):
     assert rows[0]["images"] == [{"path": "/x.png", "sha256": "digest"}]
     assert rows[2]["images"] == []
     assert rows[2]["prompt"] == "prompt of b"
-    assert rows[0]["mean_logprob"] == pytest.approx(-1.5)  # of the two tokens that the sampler has a number for
+    assert rows[0]["mean_logprob"] == pytest.approx(
+        -1.5
+    )  # of the two tokens that the sampler has a number for
     assert rows[3]["mean_logprob"] == pytest.approx(-2.0)
     assert {row["time"] for row in rows} == {place.time}
 
