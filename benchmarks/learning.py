@@ -61,7 +61,6 @@ def run_seed(out: Path, seed: int) -> dict[str, Any]:
     quickstart.run(run, seed=seed)
     steps = run_control(run, control)
     compared = {
-        "base": run / "eval" / "base",
         "sft": run / "eval" / "sft",
         "grpo": run / "eval" / "grpo",
         "control": control / "eval" / "sft",
@@ -75,11 +74,7 @@ def shown_part(summary: Summary) -> dict[str, Any]:
     """The part of a summary that the table and the JSON show."""
     data = summary.to_dict()
     models = {name: {m: metrics[m] for m in METRICS} for name, metrics in data["models"].items()}
-    differences = {
-        pair: {m: metrics[m] for m in METRICS}
-        for pair, metrics in data["differences"].items()
-        if pair in ("grpo - sft", "control - sft", "control - grpo")
-    }
+    differences = {pair: {m: metrics[m] for m in METRICS} for pair, metrics in data["differences"].items()}
     return {"models": models, "differences": differences}
 
 
@@ -89,7 +84,7 @@ def table(results: list[dict[str, Any]]) -> str:
     def cell(interval: dict[str, float]) -> str:
         return f"{100 * interval['value']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
 
-    head = ["seed", "base", "after SFT", "after GRPO", "control", "GRPO - SFT", "control - SFT", "GRPO s"]
+    head = ["seed", "after SFT", "after GRPO", "control", "GRPO - SFT", "control - SFT", "GRPO s"]
     rows = [head]
     for result in results:
         acc = {name: cell(metrics["text_acc"]) for name, metrics in result["models"].items()}
@@ -97,7 +92,7 @@ def table(results: list[dict[str, Any]]) -> str:
         rows.append(
             [
                 str(result["seed"]),
-                *(acc[name] for name in ("base", "sft", "grpo", "control")),
+                *(acc[name] for name in ("sft", "grpo", "control")),
                 gain["grpo - sft"],
                 gain["control - sft"],
                 f"{result['seconds']['grpo']:.0f}",
