@@ -6,7 +6,7 @@ from pathlib import Path
 
 from glyphrl.config_schema import ModelConfig
 from glyphrl.errors import UserError
-from glyphrl.trainers.models import adapter_base, is_adapter, load_base_model
+from glyphrl.trainers.models import adapter_base, is_adapter, load_base_model, with_adapter
 from glyphrl.trainers.stage import publish
 from glyphrl.trainers.weights import named_policy_weights
 
@@ -27,7 +27,6 @@ def merge_adapter(adapter: str | Path, out: str | Path, base: str | None = None)
     Raises:
         UserError: `adapter` is no adapter, `out` exists, or the adapter cannot be merged.
     """
-    from peft import PeftModel
     from transformers import AutoProcessor
 
     out = Path(out)
@@ -37,7 +36,7 @@ def merge_adapter(adapter: str | Path, out: str | Path, base: str | None = None)
         raise UserError(f"{out}: exists already; name a folder that does not")
     source = base or adapter_base(adapter)
     settings = ModelConfig(path=source, dtype="auto")
-    model = PeftModel.from_pretrained(load_base_model(source, settings, cpu=False), str(adapter))
+    model = with_adapter(load_base_model(source, settings, cpu=False), str(adapter))
     merged = dict(named_policy_weights(model))
     plain = load_base_model(source, settings, cpu=False)
     missing = plain.load_state_dict(merged, strict=False).missing_keys

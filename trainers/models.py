@@ -99,10 +99,7 @@ def load_for_training(start: str, config: ModelConfig, *, cpu: bool) -> Any:
         UserError: The model cannot be loaded, or the adapters fit no layer or could not be merged later.
     """
     if is_adapter(start):
-        from peft import PeftModel
-
-        base = load_base_model(adapter_base(start), config, cpu=cpu)
-        model = PeftModel.from_pretrained(base, start, is_trainable=True)
+        model = with_adapter(load_base_model(adapter_base(start), config, cpu=cpu), start, trainable=True)
         check_mergeable(model)
         return model
     model = load_base_model(start, config, cpu=cpu)
@@ -122,10 +119,27 @@ def load_for_training(start: str, config: ModelConfig, *, cpu: bool) -> Any:
 def load_for_inference(path: str, config: ModelConfig, *, cpu: bool) -> Any:
     """A model to sample from; an adapter is put on its base, not merged."""
     if is_adapter(path):
-        from peft import PeftModel
-
-        return PeftModel.from_pretrained(load_base_model(adapter_base(path), config, cpu=cpu), path).eval()
+        return with_adapter(load_base_model(adapter_base(path), config, cpu=cpu), path).eval()
     return load_base_model(path, config, cpu=cpu).eval()
+
+
+def with_adapter(base: Any, path: str, *, trainable: bool = False) -> Any:
+    """A base model with an adapter folder's adapter on it.
+
+    Raises:
+        UserError: The adapter has weights for other layers than the base model: PEFT only warns, and leaves them out.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    model = PeftModel.from_pretrained(base, path, is_trainable=trainable)
+    stray = set(load_peft_weights(path, device="cpu")) ^ set(get_peft_model_state_dict(model))
+    if stray:
+        raise UserError(
+            f"{path}: the adapter does not fit the model {base.name_or_path!r}: they do not agree on {min(stray)} and "
+            f"{len(stray) - 1} further weights; expected the model that it was trained on"
+        )
+    return model
 
 
 def freeze(model: Any, *, vision: bool, merger: bool) -> None:
