@@ -138,7 +138,9 @@ def repack_tied_head(model: Any) -> None:
     """
     language_model = model.get_language_model()
     head, embedding = language_model.lm_head, language_model.model.embed_tokens
-    if head is embedding or not language_model.config.tie_word_embeddings:
+    # vLLM takes a checkpoint that holds a copy of the tied layer for untied, and shares the weight once it is loaded
+    tied = language_model.config.tie_word_embeddings or head.weight is embedding.weight
+    if head is embedding or not tied:
         return
     head.weight = embedding.weight
     head.quant_method.process_weights_after_loading(head)

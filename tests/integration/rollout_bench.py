@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from glyphrl.config_schema import ModelConfig, RolloutConfig
 from glyphrl.data.sample import Sample
@@ -37,8 +38,11 @@ SETTINGS = ModelConfig(path="-", dtype="float32")
 SAMPLING = Sampling(max_tokens=12)
 GREEDY = Sampling(max_tokens=12, temperature=GREEDY_TEMPERATURE)
 
-TIED = {"qwen2_5_vl": True, "qwen2_vl": False}
-"""Family -> tied embeddings: small models of both families tie them, those from 7B on do not."""
+TIED = {"qwen2_5_vl": True, "qwen2_vl": False, "qwen2_5_vl with a copy": True}
+"""Bench -> tied embeddings: small models of both families tie them, those from 7B on do not.
+
+A checkpoint may hold a copy of the tied weight for the output layer; DeepSpeed saves one.
+"""
 CASES = {
     "one image": [[(140, 28)]],
     "several images": [[(448, 280), (140, 28), (61, 97)]],
@@ -122,11 +126,12 @@ def enliven(model: Any, seed: int) -> Any:
     return model
 
 
-def start_bench(family: Any, root: Path) -> Bench:
-    """Builds a model below `root` and starts an engine with it."""
+def start_bench(name: str, root: Path) -> Bench:
+    """Builds the model of a bench (see `TIED`) below `root` and starts an engine with it."""
+    family: Any = name.partition(" ")[0]
     path = build_tiny_model(family, root / "model", max_pixels=SIZING.max_pixels)
     config = json.loads((path / "config.json").read_text())
-    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = TIED[family]
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = TIED[name]
     if (
         family == "qwen2_5_vl"
     ):  # windows in all layers of the vision tower but one, as in the models themselves
@@ -135,8 +140,15 @@ def start_bench(family: Any, root: Path) -> Bench:
     processor = load_processor(str(path), SIZING)
     model = enliven(load_base_model(str(path), SETTINGS, cpu=True), seed=1)
     shared = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert shared == TIED[family]
-    model.save_pretrained(path)
+    assert shared == TIED[name]
+    if name.endswith("with a copy"):
+        model.save_pretrained(
+            path, state_dict={key: value.clone() for key, value in model.state_dict().items()}
+        )
+    else:
+        model.save_pretrained(path)
+    with safe_open(path / "model.safetensors", "pt") as weights:
+        assert ("lm_head.weight" in weights.keys()) == (name != "qwen2_5_vl")  # noqa: SIM118
     images = root / "images"
     images.mkdir()
     backend = VllmBackend(
