@@ -61,6 +61,8 @@ class VllmBackend:
         prepare_environment(config)
         from vllm import LLM
 
+        tolerate_foreign_objects()
+
         arguments: dict[str, Any] = {
             "model": model_path,
             "dtype": dtype,
@@ -119,6 +121,25 @@ class VllmBackend:
         self.llm.reset_prefix_cache()
         self.llm.reset_mm_cache()
         self.llm.llm_engine.reset_encoder_cache()
+
+
+def tolerate_foreign_objects() -> None:
+    """Keeps an engine on a CPU from failing over what other libraries have in their modules.
+
+    When it replaces its kernels, vLLM 0.31 reads `vars(value).get` of all values in all loaded modules. The library
+    handle of llvmlite, which numba and so our rewards load, answers any attribute, `__dict__` too, with a function.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.triton_utils import dispatcher
+
+    def attributes(value: Any) -> dict[str, Any]:
+        found = vars(value)
+        return found if isinstance(found, dict) else {}
+
+    dispatcher.vars = attributes
 
 
 def distributed_arguments() -> dict[str, Any]:

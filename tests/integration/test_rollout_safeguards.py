@@ -188,3 +188,18 @@ def test_a_group_is_one_request_whose_images_are_encoded_once(bench):
     expected = [tuple(grid) for p in prompts if p.images for grid in p.image_grid_thw.tolist()]
     assert sorted(images) == sorted(expected)
     assert len({tuple(r.token_ids) for r in sampled[0]}) > 1  # and yet the completions of a group differ
+
+
+def test_an_engine_starts_beside_numba(monkeypatch):
+    """When the first half fails, vLLM has mended it, and `tolerate_foreign_objects` can go."""
+    pytest.importorskip("llvmlite.binding.ffi")
+    from vllm.platforms import current_platform
+    from vllm.triton_utils import dispatcher
+
+    if not current_platform.is_cpu():
+        pytest.skip("vLLM replaces its kernels on a CPU only")
+    monkeypatch.setattr(dispatcher, "vars", vars, raising=False)
+    with pytest.raises(AttributeError, match="get"):
+        dispatcher._rebind_kernels([])
+    vllm_engine.tolerate_foreign_objects()
+    dispatcher._rebind_kernels([])
