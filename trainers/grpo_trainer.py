@@ -20,6 +20,7 @@ from glyphrl.data.sample import Sample
 from glyphrl.data.table import SampleTable
 from glyphrl.rewards.compose import RewardComposer, Scores
 from glyphrl.trainers.advantages import Advantages, group_advantages
+from glyphrl.trainers.checkpoints import EpochSampler, WholeCheckpoints
 from glyphrl.trainers.completions_log import CompletionsLog, LogKey
 from glyphrl.trainers.grpo_batch import (
     MicroBatch,
@@ -38,7 +39,7 @@ from glyphrl.trainers.prompts import ImageSizing, banned_token_ids, encode_promp
 from glyphrl.trainers.rollout import RolloutBackend, Sampling
 
 
-class GroupTrainer(GRPOTrainer):
+class GroupTrainer(WholeCheckpoints, GRPOTrainer):
     """GRPO on groups that are sampled, scored, logged and trained on as groups.
 
     What TRL would do once per completion (render, preprocess the image, encode it, read the prompt) happens once per
@@ -107,11 +108,24 @@ class GroupTrainer(GRPOTrainer):
         model = self.accelerator.unwrap_model(model)
         return model.get_base_model() if hasattr(model, "peft_config") else model
 
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> EpochSampler:
+        return EpochSampler(
+            self.train_dataset if dataset is None else dataset,
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            shuffle=self.shuffle_dataset,
+            seed=self.args.seed,
+            epoch=lambda: int(self.state.epoch or 0),
+        )
+
     # -- one generation -------------------------------------------------------------------------------------------
 
     def _prepare_inputs(self, generation_batch: list[dict[str, Any]]) -> MicroBatch:
         """The next micro-batch; every `steps_per_generation * num_iterations` micro-batches it samples new groups."""
         every = self.args.steps_per_generation * self.num_iterations
+        if not self.buffer:  # a resumed run may begin within a generation, whose groups it samples again
+            self._step = self.state.global_step * self.args.gradient_accumulation_steps
         if self._step % every == 0 or not self.buffer:
             indices = [row["index"] for row in generation_batch[:: self.num_generations]]
             self.buffer = self._generate_groups(indices)

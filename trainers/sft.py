@@ -43,7 +43,9 @@ def run(config: RunConfig, *, resume: bool = False) -> Path:
         The folder of the trained model (or adapter) with its processor.
     """
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
+
+    from glyphrl.trainers.sft_trainer import AnswerTrainer
 
     folder = run_folder(config)
     splits = load_split(config.data)
@@ -58,7 +60,7 @@ def run(config: RunConfig, *, resume: bool = False) -> Path:
     )
     silent, args.disable_tqdm = args.disable_tqdm, True
     held_out = Dataset.from_dict({"index": range(len(splits.eval)), "split": ["eval"] * len(splits.eval)})
-    trainer = SFTTrainer(
+    trainer = AnswerTrainer(
         model=model,
         args=args,
         train_dataset=Dataset.from_dict(

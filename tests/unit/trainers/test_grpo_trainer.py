@@ -402,3 +402,31 @@ def test_a_broken_reward_stops_the_run(tiny25, samples, tmp_path):
     with pytest.raises(RewardError, match="no such scale"):
         trainer.train()
     assert not (tmp_path / "completions").exists()
+
+
+def test_a_resumed_run_starts_from_the_weights_of_its_checkpoint(tiny25, samples, tmp_path):
+    """The last step is saved: going on from there does nothing, so the weights are the checkpoint's."""
+    args = arguments(tmp_path, max_steps=1, save_steps=1, learning_rate=1e-2)
+    trained = group_trainer(tiny25, samples, tmp_path, args)
+    trained.train()
+    resumed = group_trainer(tiny25, samples, tmp_path, args)
+    fresh = {name: value.clone() for name, value in resumed.model.state_dict().items()}
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    for name, value in trained.model.state_dict().items():
+        assert not torch.equal(value, fresh[name]), name
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+
+
+def test_chunks_change_nothing(tiny25, samples, tmp_path):
+    """Scored in chunks while others are sampled, or all at once: the same micro-batches and the same log."""
+    results = []
+    for chunk in (None, 1, 3):
+        folder = tmp_path / str(chunk)
+        trainer = group_trainer(tiny25, samples, folder, arguments(folder))
+        trainer.chunk_groups = chunk
+        batches = micro_batches_of_ours(trainer)
+        assert trainer.backend.syncs == 1
+        rows = [{n: v for n, v in row.items() if n != "time"} for row in read_completions(folder).to_pylist()]
+        results.append(([batch.advantages.tolist() for batch in batches], rows))
+    assert results[1] == results[0]
+    assert results[2] == results[0]
