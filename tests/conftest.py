@@ -1,8 +1,10 @@
-"""What all tests share: environment variables, Hypothesis' profile, markers, order, fixtures."""
+"""What all tests share: environment variables, Hypothesis' profile, garbage collection, markers, order, fixtures."""
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,20 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 TESTS = Path(__file__).resolve().parent
 REPOSITORY = TESTS.parent
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keeps the garbage collector away from what the tests import.
+
+    These are over a million objects that stay until the end, and one pass over them takes as long as several tests.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
