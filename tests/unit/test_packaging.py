@@ -1,15 +1,16 @@
-"""The package's shape: arrows one way, light imports, declared and pinned dependencies, a complete wheel."""
+"""The package's shape: arrows one way, declared and pinned dependencies, a complete wheel."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -26,7 +27,6 @@ FOLDERS = {f"glyphrl.{name}": name for name in ("rewards", "trainers", "data", "
     "glyphrl": "glyphrl"
 }
 MODEL_LIBRARIES = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "deepspeed", "vllm"}
-SLOW_TO_IMPORT = MODEL_LIBRARIES | {"datasets", "numba", "scipy", "sklearn", "pandas", "pyarrow", "PIL"}
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ def imports_of(module: str, path: Path) -> Iterator[Import]:
     yield from walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)), True)
 
 
-def all_imports() -> list[Import]:
+@functools.cache
+def all_imports() -> tuple[Import, ...]:
     """The imports of the whole package."""
-    return [found for module, path in source_files() for found in imports_of(module, path)]
+    return tuple(found for module, path in source_files() for found in imports_of(module, path))
 
 
 def layer(module: str) -> tuple[int, str]:
@@ -116,29 +117,6 @@ def test_rewards_and_data_name_no_model_library_at_module_level() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def modules_loaded_by(code: str) -> set[str]:
-    """Top-level names in `sys.modules` of a fresh interpreter after `code` (which must not print)."""
-    script = f"{code}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return set(done.stdout.split("\n")[-2].split())
-
-
-def test_importing_rewards_and_data_loads_no_model_library() -> None:
-    modules = [name for name, _ in source_files() if name.split(".")[1:2] in (["rewards"], ["data"])]
-    code = "import importlib\n" + "\n".join(f"importlib.import_module({name!r})" for name in modules)
-    assert not modules_loaded_by(code) & MODEL_LIBRARIES
-
-
-def test_help_loads_nothing_slow() -> None:
-    code = (
-        "import contextlib, io\n"
-        "from glyphrl.cli import main\n"
-        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
-        "    main(['--help'])"
-    )
-    assert not modules_loaded_by(code) & SLOW_TO_IMPORT
-
-
 def declared(*extras: str) -> set[str]:
     """Normalised names of the distributions that pyproject.toml asks for."""
     wanted = list(PROJECT["dependencies"])
@@ -147,7 +125,7 @@ def declared(*extras: str) -> set[str]:
     return {canonicalize_name(Requirement(text).name) for text in wanted}
 
 
-def undeclared(imports: list[Import], names: set[str]) -> list[str]:
+def undeclared(imports: Iterable[Import], names: set[str]) -> list[str]:
     """Imports of third-party packages that none of the distributions `names` provides."""
     providers = packages_distributions()
     wrong = []

@@ -222,26 +222,3 @@ def test_classes_written_for_ms_swift(tmp_path, module):
     assert build_reward("asynchronous")(["abc"]) == [3.0]
     assert build_reward(f"{path}:HasNumber")(["a 7"], ["7"]) == [1.0]
     assert "swift" not in sys.modules
-
-
-def test_importing_the_package_is_light():
-    import subprocess
-
-    heavy = "{'torch', 'vllm', 'numba', 'transformers', 'scipy', 'pyarrow'}"
-    code = f"import sys, glyphrl.rewards; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_describing_and_building_all_needs_neither_torch_nor_vllm():
-    import subprocess
-
-    code = (
-        "import sys, glyphrl.rewards as r\n"
-        "for n in r.list_rewards(): r.registry.find_reward(n)\n"
-        "r.build_reward('weighted_cer')(['1'], ['2'])\n"
-        "r.build_reward('lines')(['1'], ['2'])\n"
-        "print(sorted({'torch', 'vllm', 'transformers', 'sympy'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
