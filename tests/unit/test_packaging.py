@@ -55,7 +55,7 @@ def imports_of(module: str, path: Path) -> Iterator[Import]:
     def walk(node: ast.AST, at_import: bool) -> Iterator[Import]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             at_import = False
         targets: list[str] = []
         if isinstance(node, ast.Import):
@@ -72,7 +72,8 @@ def imports_of(module: str, path: Path) -> Iterator[Import]:
         for target in targets:
             yield Import(module, target, f"{place}:{getattr(node, 'lineno', 0)}", at_import)
         for child in ast.iter_child_nodes(node):
-            yield from walk(child, at_import)
+            if not isinstance(child, ast.expr):  # most of a file, and no import can stand in it
+                yield from walk(child, at_import)
 
     yield from walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)), True)
 
