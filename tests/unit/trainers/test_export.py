@@ -42,8 +42,9 @@ def logits(model, tiny, samples):
         return model(**pad_prompts(tiny.processor, tiny.encode(samples), torch.device("cpu"))).logits
 
 
-@pytest.mark.parametrize("modules_to_save", [[], ["merger"]])
-def test_the_folder_predicts_as_the_adapter(tiny, samples, tmp_path, modules_to_save):
+@pytest.mark.parametrize(("family", "modules_to_save"), [("qwen2_5_vl", []), ("qwen2_vl", ["merger"])])
+def test_the_folder_predicts_as_the_adapter(tinies, family, samples, tmp_path, modules_to_save):
+    tiny = tinies[family]
     adapter = make_adapter(tiny.folder, tmp_path / "adapter", modules_to_save=modules_to_save)
     base, source = digests(tiny.folder), digests(adapter)
     out = merge_adapter(adapter, tmp_path / "merged")
