@@ -18,11 +18,15 @@ setup: ## Installs everything into .venv (BACKEND=cpu|gpu; else the last one, or
 quickstart: setup ## Trains and evaluates a tiny model from end to end; a CPU is enough
 	.venv/bin/glyphrl quickstart
 
+# Each process imports torch and TRL for itself (some 12 seconds), so that more than four gain little.
+UNIT_TESTS = .venv/bin/pytest tests/unit -n logical --maxprocesses 4 --dist worksteal
+
 test: setup ## Runs the tests: unit, then integration
-	.venv/bin/pytest tests
+	$(UNIT_TESTS)
+	.venv/bin/pytest tests/integration
 
 test-unit: setup ## Runs the fast tests
-	.venv/bin/pytest tests/unit
+	$(UNIT_TESTS)
 
 lint: setup ## Checks style, formatting and types
 	.venv/bin/ruff check .
