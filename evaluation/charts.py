@@ -204,8 +204,16 @@ class IntervalChart:
     width: int = WIDTH
 
 
-def interval_chart(rows: Sequence[tuple[str, str, str, Interval]], with_zero: bool = False) -> IntervalChart:
-    """Lays out (label, text, CSS class, interval) rows; `with_zero`: differences, and the axis takes in 0."""
+def interval_chart(
+    rows: Sequence[tuple[str, str, str, Interval]], with_zero: bool = False, percent: bool = True
+) -> IntervalChart:
+    """Lays out (label, text, CSS class, interval) rows.
+
+    Args:
+        rows: From top to bottom.
+        with_zero: They are differences: the axis takes in 0 and is labelled with signs.
+        percent: The axis is labelled in percent; a difference always is in points.
+    """
     ends = [end for *_, i in rows for end in (i.low, i.high, i.value) if end is not None]
     low, high = min(ends), max(ends)
     if with_zero:
@@ -224,7 +232,9 @@ def interval_chart(rows: Sequence[tuple[str, str, str, Interval]], with_zero: bo
     ticks = []
     for value in nice_ticks(low, high):
         label = (
-            f"{100 * value:+.3g}".replace("-", "−") if with_zero and value else short(value, not with_zero)
+            f"{100 * value:+.3g}".replace("-", "−")
+            if with_zero and value
+            else short(value, percent and not with_zero)
         )
         ticks.append(Tick(x(value, 0), label))
     return IntervalChart(whiskers, ticks, x(0.0, 0) if low < 0 < high else None, 32 + row_height * len(rows))

@@ -44,6 +44,7 @@ from glyphrl.files import atomic_write_text
 from glyphrl.rewards.normalization import normalize
 
 REPORT = "report.html"
+STYLE = "report.css"
 
 
 def write_evaluation_report(
@@ -64,7 +65,7 @@ def write_evaluation_report(
     """
     result = load_evaluation(folder)
     settings = _text_settings(result)
-    html = _render(
+    html = render_template(
         "evaluation.html.j2",
         title=f"What {visible_text(result.model_name)} reads",
         result=result,
@@ -104,7 +105,7 @@ def write_run_report(
     if summary is None and not charts:
         raise UserError(f"{run_dir}: expected a run folder with {SUMMARY} or {METRICS_LOG}; it has neither")
     config = run_dir / "config.yaml"
-    html = _render(
+    html = render_template(
         "run.html.j2",
         title=visible_text(run_dir.resolve().name),
         summary=summary,
@@ -212,8 +213,14 @@ def _text_settings(result: EvalResult) -> dict[str, Any]:
     return {name: result.settings[name] for name in ("normalization", "fold_whitespace")}
 
 
-def _render(template: str, **values: Any) -> str:
-    """Fills a template; style and script go in as they are, named by their hashes in the page's policy."""
+def render_template(template: str, styles: tuple[str, ...] = (STYLE,), **values: Any) -> str:
+    """Fills a template; style and script go in as they are, named by their hashes in the page's policy.
+
+    Args:
+        template: Name in `templates/`; it extends `base.html.j2`.
+        styles: Style sheets in `templates/`, one after the other.
+        **values: What the template shows.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -227,7 +234,8 @@ def _render(template: str, **values: Any) -> str:
     environment.filters.update(visible=visible, visible_text=visible_text)
     environment.globals.update(stage_label=stage_label, pair_label=pair_label)
     templates = files("glyphrl.evaluation") / "templates"
-    style, script = ((templates / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    style = "".join((templates / name).read_text(encoding="utf-8") for name in styles)
+    script = (templates / "report.js").read_text(encoding="utf-8")
     policy = (
         f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}; "
         "base-uri 'none'; form-action 'none'"

@@ -1,0 +1,1 @@
+"""Comparing rewards over logged completions: which one to trust, without a GPU. `compare.py` is the entry point."""
