@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 from glyphrl.config_checks import check_config
 from glyphrl.config_overrides import apply_overrides
 from glyphrl.config_paths import resolve_paths
-from glyphrl.config_schema import EvalConfig, RewardSpec, RunConfig, StageConfig
+from glyphrl.config_schema import EvalConfig, RewardSpec, RunConfig, StageConfig, own_fields
 from glyphrl.config_yaml import dump_yaml, read_yaml
 from glyphrl.trl_fields import trl_fields
 from glyphrl.trl_policy import CONFIG_CLASS, RENAMED, Stage, field_type, honoured, refusal
@@ -76,7 +76,8 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     for stage in ("sft", "grpo"):
         section = getattr(config, stage)
         if section is not None:
-            result[stage] = {"enabled": section.enabled, **copy.deepcopy(section.args)}
+            own = {name: getattr(section, name) for name in own_fields(type(section))}
+            result[stage] = {**own, **copy.deepcopy(section.args)}
     return result
 
 
@@ -87,8 +88,8 @@ def to_yaml(config: RunConfig) -> str:
 
 def _build(value: Any, kind: type, where: Where) -> Any:
     """An instance of the schema class `kind`; used by `coerce` for nested sections."""
-    if kind is StageConfig:
-        return _build_stage(value, where)
+    if issubclass(kind, StageConfig):
+        return _build_stage(value, kind, where)
     if kind is RewardSpec and isinstance(value, str):
         value = {"name": value}
     if value is None:  # a section whose keys are all commented out
@@ -103,27 +104,28 @@ def _build(value: Any, kind: type, where: Where) -> Any:
     return kind(**{key: coerce(item, types[key], where.at(key), _build) for key, item in value.items()})
 
 
-def _build_stage(value: Any, where: Where) -> StageConfig:
-    """A stage: our `enabled`, and TRL fields checked by name and type."""
+def _build_stage(value: Any, kind: type[StageConfig], where: Where) -> StageConfig:
+    """A stage: our own fields, and TRL's checked by name and type."""
     if not isinstance(value, dict):
         raise where.error(f"must be a mapping of its keys, found {describe(value)}")
     stage: Stage = "sft" if where.key == "sft" else "grpo"
     fields = trl_fields(CONFIG_CLASS[stage])
     args = {}
-    enabled = True
+    ours = own_fields(kind)
+    own = {}
     for key, item in value.items():
         at = where.at(key)
-        if key == "enabled":
-            enabled = coerce(item, bool, at)
+        if key in ours:
+            own[key] = coerce(item, ours[key], at)
             continue
         if key in RENAMED and key not in fields:
             raise at.error(f"is unknown; {RENAMED[key]}")
         if key not in fields:
-            raise where.unknown_key(key, [*sorted(honoured(stage)), "enabled"], what="field")
+            raise where.unknown_key(key, [*sorted(honoured(stage)), *ours], what="field")
         reason = refusal(stage, key)
         if reason is not None:
             raise at.error(f"cannot be set: {reason}")
         args[key] = coerce(item, field_type(stage, key), at)
         if key == "scale_rewards" and isinstance(args[key], bool):
             args[key] = "group" if args[key] else "none"
-    return StageConfig(enabled=enabled, args=args)
+    return kind(**own, args=args)

@@ -50,7 +50,7 @@ def find_problems(config: RunConfig) -> list[Finding]:
         if stage_enabled(config, stage):
             findings += check_stage(config, stage)
     if stage_enabled(config, "grpo"):
-        findings += check_grpo(config)
+        findings += [*_check_own_settings(config), *check_grpo(config)]
     if config.launch.deepspeed is not None and Path(config.launch.deepspeed).exists():
         findings += check_deepspeed(config)
     return findings
@@ -173,7 +173,9 @@ def _check_rollout(config: RunConfig) -> Iterator[Finding]:
             "rollout.gpu_memory_utilization",
             f"is {rollout.gpu_memory_utilization}, expected a share above 0 and at most 1",
         )
-    yield from below(rollout, "rollout", kv_cache_gb=1, max_model_len=1, tensor_parallel_size=1)
+    yield from below(
+        rollout, "rollout", kv_cache_gb=1, max_model_len=1, tensor_parallel_size=1, chunk_groups=1
+    )
     if rollout.tensor_parallel_size > 1 and config.launch.processes % rollout.tensor_parallel_size:
         yield (
             "rollout.tensor_parallel_size",
@@ -182,6 +184,16 @@ def _check_rollout(config: RunConfig) -> Iterator[Finding]:
     for name, instead in _ENGINE_ARGS.items():
         if name in rollout.engine_args:
             yield f"rollout.engine_args.{name}", f"has a key of its own; set {instead}"
+
+
+def _check_own_settings(config: RunConfig) -> Iterator[Finding]:
+    least = {
+        "max_tokens_per_micro_batch": 1,
+        "max_resampling_rounds": 1,
+        "feature_cache_gb": 0,
+        "feature_cache_disk_gb": 0,
+    }
+    yield from below(config.grpo, "grpo", **least)
 
 
 def _check_eval(config: RunConfig) -> Iterator[Finding]:

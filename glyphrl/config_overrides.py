@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from glyphrl.config_schema import RewardSpec, RunConfig, StageConfig
+from glyphrl.config_schema import RewardSpec, RunConfig, StageConfig, own_fields
 from glyphrl.config_yaml import parse_scalar_or_tree
 from glyphrl.errors import UserError
 from glyphrl.trl_policy import field_type
@@ -73,12 +73,10 @@ def _type_at(parts: list[str]) -> Any:
     for index, part in enumerate(parts):
         candidates = [m for m in _members(kind) if dataclasses.is_dataclass(m)]
         lists = [m for m in _members(kind) if get_origin(m) is list]
-        if StageConfig in candidates:
-            kind = (
-                bool
-                if part == "enabled"
-                else field_type("sft" if parts[index - 1] == "sft" else "grpo", part)
-            )
+        stages = [m for m in candidates if isinstance(m, type) and issubclass(m, StageConfig)]
+        if stages:
+            ours = own_fields(stages[0])
+            kind = ours.get(part) or field_type("sft" if parts[index - 1] == "sft" else "grpo", part)
         elif candidates:
             kind = get_type_hints(candidates[0]).get(part)
         elif lists and part.isdecimal():

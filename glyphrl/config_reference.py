@@ -45,8 +45,8 @@ def _section_rows(section: type, prefix: str) -> Iterator[FieldRow]:
         key = f"{prefix}{field.name}"
         candidates = (types[field.name], *get_args(types[field.name]))
         nested = [t for t in candidates if isinstance(t, type) and dataclasses.is_dataclass(t)]
-        if nested and nested[0] is StageConfig:
-            yield FieldRow(f"{key}.enabled", "bool", "true", _attribute_docs(StageConfig)["enabled"])
+        if nested and issubclass(nested[0], StageConfig):
+            yield from (row for row in _section_rows(nested[0], f"{key}.") if row.key != f"{key}.args")
             continue
         if nested and field.default is None:
             yield FieldRow(key, "section", "null", docs[field.name])
@@ -63,7 +63,10 @@ def _attribute_docs(section: type) -> dict[str, str]:
     """The text under each field, which Python itself forgets."""
     tree = ast.parse(inspect.getsource(config_schema))
     body = next(n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == section.__name__)
-    docs: dict[str, str] = {}
+    base = section.__base__
+    docs: dict[str, str] = (
+        _attribute_docs(base) if base is not None and dataclasses.is_dataclass(base) else {}
+    )
     for statement, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             text = ""

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_type_hints
 
 DEFAULT_PROMPT = "Read the text in the image. Answer as <answer>text</answer>."
 IMPORTANT_CHARS = "0123456789$€£¥￥₹₩¢"
@@ -174,6 +174,23 @@ class StageConfig:
 
 
 @dataclass
+class GrpoStageConfig(StageConfig):
+    """The GRPO stage: a training stage with settings that TRL does not have."""
+
+    max_tokens_per_micro_batch: int | None = None
+    """Tokens (prompt once and completions of each group, with padding) of one forward and backward pass at most: a \
+    micro-batch is cut into as many passes as that needs, which changes memory but no number. None: one pass."""
+    dynamic_sampling: bool = False
+    """Replace groups whose rewards are all equal by groups of fresh samples (DAPO)."""
+    max_resampling_rounds: int = 3
+    """How often fresh groups are drawn for one step at most (dynamic_sampling)."""
+    feature_cache_gb: float = 1.0
+    """Memory, in GiB, for features of images by a frozen vision tower and merger, kept from step to step."""
+    feature_cache_disk_gb: float = 0.0
+    """Disk space, in GiB, for the same in `image_features/` of the run folder, kept from epoch to epoch. 0: none."""
+
+
+@dataclass
 class RolloutConfig:
     """Sampling the groups."""
 
@@ -245,7 +262,13 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     rewards: RewardsConfig = field(default_factory=RewardsConfig)
     sft: StageConfig | None = None
-    grpo: StageConfig | None = None
+    grpo: GrpoStageConfig | None = None
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
+
+
+def own_fields(kind: type[StageConfig]) -> dict[str, Any]:
+    """Names and types of a stage's fields that are ours, not TRL's."""
+    types = get_type_hints(kind)
+    return {field.name: types[field.name] for field in fields(kind) if field.name != "args"}

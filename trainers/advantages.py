@@ -37,6 +37,10 @@ def group_advantages(
     count = np.maximum(scored.sum(1, keepdims=True), 1)
     centred = np.where(scored, groups - np.nansum(groups, 1, keepdims=True) / count, 0.0)
     spread = np.sqrt((centred**2).sum(1, keepdims=True) / np.maximum(count - 1, 1))
+    flat = np.isclose(spread, 0.0)
+    centred = np.where(
+        flat, 0.0, centred
+    )  # what is left there is rounding, which a small spread would blow up
     if scale_rewards == "none":
         values = centred
     elif scale_rewards == "group":
@@ -46,4 +50,4 @@ def group_advantages(
         values = centred / ((known.std(ddof=1) if known.size > 1 else 0.0) + EPSILON)
     else:
         raise ValueError(f"unknown scale_rewards {scale_rewards!r}; known: group, batch, none")
-    return Advantages(values.reshape(-1), np.isclose(spread[:, 0], 0.0))
+    return Advantages(values.reshape(-1), flat[:, 0])

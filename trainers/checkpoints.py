@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class EpochSampler(RepeatSampler):
         """TRL's arguments, and how to ask which epoch the run is in."""
         super().__init__(*args, **kwargs)
         self.epoch = epoch
+        self.order = torch.arange(self.num_samples)
+        """Samples of the epoch, in order."""
 
     def __iter__(self) -> Iterator[int]:
         """The indices of one epoch."""
@@ -57,7 +59,22 @@ class EpochSampler(RepeatSampler):
             self.generator.manual_seed(self.seed)
             for _ in range(self.epoch()):
                 torch.randperm(self.num_samples, generator=self.generator)
+            state = self.generator.get_state()
+            self.order = torch.randperm(self.num_samples, generator=self.generator)
+            self.generator.set_state(state)
         yield from super().__iter__()
+
+    def after(self, indices: Sequence[int], ranks: int) -> list[int] | None:
+        """The samples that a rank gets next after these; None at the end of an epoch.
+
+        Args:
+            indices: The rank's present samples.
+            ranks: Ranks that share the epoch, each with as many samples at a time.
+        """
+        place = (self.order == indices[0]).nonzero()
+        start = int(place) + len(indices) * ranks if len(place) == 1 else self.num_samples
+        following = self.order[start : start + len(indices)].tolist()
+        return following if len(following) == len(indices) else None
 
 
 def load_weights(model: Any, folder: str | Path) -> None:

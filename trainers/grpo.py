@@ -71,7 +71,9 @@ def run(config: RunConfig, *, resume: bool = False) -> Path:
         log=log,
         sizing=sizing_of(config),
         system=config.data.system,
+        options=config.grpo,
         chunk_groups=config.rollout.chunk_groups,
+        feature_folder=folder.root / "image_features",
         callbacks=[MetricsFile(folder.root, "grpo"), ForgetUndoneSteps(log)],
     )
     quieten(trainer, silent, lambda: ProgressBar("GRPO"))

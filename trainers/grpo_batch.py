@@ -1,4 +1,4 @@
-"""What one generation yields: groups with completions, rewards and advantages, cut into micro-batches."""
+"""What one generation yields: groups with their completions, their columns for the rewards, their rows in the log."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from glyphrl.rewards.compose import Scores
 from glyphrl.trainers.completions_log import extra_column
-from glyphrl.trainers.packing import Group, PackedGroups, RopeIndex, pack_groups
 from glyphrl.trainers.prompts import EncodedPrompt
 from glyphrl.trainers.rollout import Rollout
 
@@ -25,39 +23,6 @@ class SampledGroup:
     rollouts: list[Rollout]
     texts: list[str]
     """Completions as text, without special tokens: what the reward functions read."""
-
-    def packable(self) -> Group:
-        """The group as the packer takes it."""
-        prompt = self.prompt
-        completions = [rollout.token_ids for rollout in self.rollouts]
-        return Group(prompt.ids, completions, prompt.pixel_values, prompt.image_grid_thw)
-
-
-@dataclass
-class MicroBatch:
-    """Groups of one forward and backward pass. C completions, T tokens at most."""
-
-    packed: PackedGroups
-    advantages: torch.Tensor
-    """(C,)"""
-    mask: torch.Tensor
-    """(C, T): 1 for tokens that count in the loss."""
-    sampler_logps: torch.Tensor | None
-    """(C, T): NaN where the sampler gave none; None where it keeps none."""
-    window_tokens: float
-    """Tokens that count in one accumulation window, per rank on average."""
-    old_logps: torch.Tensor | None = None
-    """(C, T), where the step does not start from the sampled policy."""
-    ref_logps: torch.Tensor | None = None
-    """(C, T) under the reference model."""
-
-    def to(self, device: torch.device) -> MicroBatch:
-        """The same micro-batch on another device."""
-        moved: dict[str, Any] = {
-            name: value.to(device) if isinstance(value, torch.Tensor | PackedGroups) else value
-            for name, value in vars(self).items()
-        }
-        return MicroBatch(**moved)
 
 
 def columns_of(groups: Sequence[SampledGroup]) -> dict[str, list[Any]]:
@@ -73,64 +38,6 @@ def columns_of(groups: Sequence[SampledGroup]) -> dict[str, list[Any]]:
             for key in extras:
                 columns[key].append(sample.extra.get(key))
     return columns
-
-
-def micro_batches(
-    groups: Sequence[SampledGroup],
-    advantages: torch.Tensor,
-    *,
-    count: int,
-    rope_index: RopeIndex,
-    pad_token_id: int,
-    mask_truncated: bool,
-) -> list[MicroBatch]:
-    """Cuts groups into `count` micro-batches of equally many groups, in order.
-
-    Args:
-        groups: Groups of one rank.
-        advantages: (completions of all groups,).
-        count: Micro-batches; it divides the number of groups.
-        rope_index: Positions of the model.
-        pad_token_id: Fills rows to equal length.
-        mask_truncated: Completions cut off at the length limit do not count in the loss.
-    """
-    if len(groups) % count:
-        raise ValueError(f"{len(groups)} groups cannot be cut into {count} equal micro-batches")
-    size = len(groups) // count
-    batches = []
-    start = 0
-    for first in range(0, len(groups), size):
-        part = groups[first : first + size]
-        packed = pack_groups([group.packable() for group in part], rope_index, pad_token_id)
-        rollouts = [rollout for group in part for rollout in group.rollouts]
-        batches.append(
-            MicroBatch(
-                packed=packed,
-                advantages=advantages[start : start + len(rollouts)],
-                mask=loss_mask(rollouts, mask_truncated),
-                sampler_logps=sampler_logps(rollouts),
-                window_tokens=1.0,
-            )
-        )
-        start += len(rollouts)
-    return batches
-
-
-def loss_mask(rollouts: Sequence[Rollout], mask_truncated: bool) -> torch.Tensor:
-    """(C, T): 1 where a token counts in the loss."""
-    kept = [0.0 if mask_truncated and rollout.finish_reason == "length" else 1.0 for rollout in rollouts]
-    rows = [torch.full((len(r.token_ids),), value) for r, value in zip(rollouts, kept, strict=True)]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-
-
-def sampler_logps(rollouts: Sequence[Rollout]) -> torch.Tensor | None:
-    """(C, T) log-probabilities by the sampler; None where it keeps none."""
-    rows = []
-    for rollout in rollouts:
-        if rollout.logps is None:
-            return None
-        rows.append(torch.tensor(rollout.logps))
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 @dataclass(frozen=True)
@@ -230,6 +137,24 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
             for name in extras
         },
         metrics=metrics,
+    )
+
+
+def rows_of(groups: Sequence[int], num_generations: int) -> list[int]:
+    """Indices of the completions of some groups, all groups being of the same size."""
+    return [group * num_generations + number for group in groups for number in range(num_generations)]
+
+
+def take_scores(scores: Scores, rows: Sequence[int]) -> Scores:
+    """The scores of some completions, in the order of `rows`; scalars that rewards logged stay as they are."""
+    picked = list(rows)
+    return Scores(
+        per_function={name: values[picked] for name, values in scores.per_function.items()},
+        reward=scores.reward[picked],
+        answers=[scores.answers[row] for row in picked],
+        faults=[scores.faults[row] for row in picked],
+        extras={name: [values[row] for row in picked] for name, values in scores.extras.items()},
+        metrics=scores.metrics,
     )
 
 

@@ -56,44 +56,68 @@ def generation_metrics(
     return {name: float(value) for name, value in metrics.items()}
 
 
-def loss_metrics(
-    terms: LossTerms, entropies: torch.Tensor, mask: torch.Tensor, accelerator: Any
-) -> dict[str, float]:
-    """Entropy, KL and clipping, as means over the tokens that count, in one reduction."""
-    values = {
-        "entropy": entropies,
-        "clip_ratio/low_mean": terms.clipped_low.float(),
-        "clip_ratio/high_mean": terms.clipped_high.float(),
-        "clip_ratio/region_mean": (terms.clipped_low | terms.clipped_high).float(),
-    }
-    if terms.kl is not None:
-        values["kl"] = terms.kl
-    sums = [(value * mask).sum() for value in values.values()]
-    totals = accelerator.reduce(torch.stack([*sums, mask.sum()]), reduction="sum")
-    means = (totals[:-1] / totals[-1].clamp(min=1.0)).tolist()
-    return dict(zip(values, means, strict=True))
+class LossMeter:
+    """Sums over the forward passes of a micro-batch, and what they mean over all ranks."""
 
+    def __init__(self) -> None:
+        """Nothing seen yet."""
+        self.sums: dict[str, torch.Tensor] = {}
+        self.largest: torch.Tensor | None = None
 
-def sampler_metrics(
-    logps: torch.Tensor,
-    sampler: torch.Tensor,
-    ratio: torch.Tensor | None,
-    mask: torch.Tensor,
-    accelerator: Any,
-) -> dict[str, float]:
-    """How far trainer and sampler disagree about what was sampled (nats a token), and the ratio that corrects it."""
-    counted = mask.bool() & ~torch.isnan(sampler)
-    difference = (logps - sampler)[counted].abs()
-    local = torch.stack([difference.sum(), torch.tensor(float(difference.numel()), device=difference.device)])
-    total, count = accelerator.reduce(local, reduction="sum").tolist()
-    largest = difference.max() if difference.numel() else torch.zeros((), device=difference.device)
-    metrics = {
-        "sampling/sampling_logp_difference/mean": total / max(count, 1.0),
-        "sampling/sampling_logp_difference/max": float(gather(largest[None]).max()),
-    }
-    if ratio is not None:
-        used = ratio.expand_as(mask)[counted] if ratio.shape[1] > 1 else ratio[:, 0]
-        spread = torch.stack([used.sum(), torch.tensor(float(used.numel()), device=used.device)])
-        total, count = accelerator.reduce(spread, reduction="sum").tolist()
-        metrics["sampling/importance_sampling_ratio/mean"] = total / max(count, 1.0)
-    return metrics
+    def add(
+        self,
+        terms: LossTerms,
+        entropies: torch.Tensor,
+        logps: torch.Tensor,
+        sampler: torch.Tensor | None,
+        ratio: torch.Tensor | None,
+        mask: torch.Tensor,
+    ) -> None:
+        """Takes in one pass; tensors are (C, T) or (C, 1).
+
+        Args:
+            terms: The loss per token.
+            entropies: Of the distribution that each token was drawn from.
+            logps: By the trainer, of the policy that has sampled.
+            sampler: Log-probabilities by the sampler, NaN where it gave none.
+            ratio: What corrects for the difference between the two.
+            mask: 1 for tokens that count.
+        """
+        values = {
+            "entropy": entropies,
+            "clip_ratio/low_mean": terms.clipped_low.float(),
+            "clip_ratio/high_mean": terms.clipped_high.float(),
+            "clip_ratio/region_mean": (terms.clipped_low | terms.clipped_high).float(),
+        }
+        if terms.kl is not None:
+            values["kl"] = terms.kl
+        for name, value in values.items():
+            self._count(name, (value * mask).sum(), mask.sum())
+        if sampler is None:
+            return
+        counted = mask.bool() & ~torch.isnan(sampler)
+        difference = (logps - sampler)[counted].abs()
+        count = counted.sum().float()
+        self._count("sampling/sampling_logp_difference/mean", difference.sum(), count)
+        # a rank without a token brings 0
+        largest = torch.cat([difference, torch.zeros_like(count)[None]]).max()
+        self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
+        if ratio is not None:
+            used = ratio.expand_as(mask)[counted] if ratio.shape[1] > 1 else ratio[:, 0]
+            size = torch.tensor(float(used.numel()), device=used.device)
+            self._count("sampling/importance_sampling_ratio/mean", used.sum(), size)
+
+    def _count(self, name: str, total: torch.Tensor, count: torch.Tensor) -> None:
+        pair = torch.stack([total.detach().float(), count.float()])
+        self.sums[name] = self.sums[name] + pair if name in self.sums else pair
+
+    def result(self, accelerator: Any) -> dict[str, float]:
+        """Means over what counts on all ranks, in one reduction; nothing where nothing was seen."""
+        if not self.sums:
+            return {}
+        totals = accelerator.reduce(torch.stack(list(self.sums.values())), reduction="sum")
+        means = (totals[:, 0] / totals[:, 1].clamp(min=1.0)).tolist()
+        metrics = dict(zip(self.sums, means, strict=True))
+        if self.largest is not None:
+            metrics["sampling/sampling_logp_difference/max"] = float(gather(self.largest[None]).max())
+        return metrics

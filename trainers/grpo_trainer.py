@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather
+from accelerate.utils import DistributedType, gather
 from datasets import Dataset
+from torch.nn.parallel import DistributedDataParallel
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
-from glyphrl.data.images import image_hash
-from glyphrl.data.sample import Sample
+from glyphrl.config_schema import GrpoStageConfig
 from glyphrl.data.table import SampleTable
 from glyphrl.rewards.compose import RewardComposer, Scores
 from glyphrl.trainers.advantages import Advantages, group_advantages
 from glyphrl.trainers.checkpoints import EpochSampler, WholeCheckpoints
-from glyphrl.trainers.completions_log import CompletionsLog, LogKey
-from glyphrl.trainers.grpo_batch import (
-    MicroBatch,
-    RunPlace,
-    SampledGroup,
-    columns_of,
-    join_scores,
-    log_rows,
-    micro_batches,
-    none_for_nan,
+from glyphrl.trainers.completions_log import CompletionsLog
+from glyphrl.trainers.dynamic_sampling import Refilled, fresh_samples, refill
+from glyphrl.trainers.group_log import GroupLog
+from glyphrl.trainers.group_sampler import GroupSampler
+from glyphrl.trainers.grpo_batch import RunPlace, SampledGroup, rows_of, take_scores
+from glyphrl.trainers.grpo_metrics import LossMeter, generation_metrics
+from glyphrl.trainers.image_features import (
+    FeatureFolder,
+    ImageFeatures,
+    tower_fingerprint,
+    vision_is_frozen,
 )
-from glyphrl.trainers.grpo_metrics import generation_metrics, loss_metrics, sampler_metrics
-from glyphrl.trainers.loss import LossSettings, reduce_loss, sampler_correction, token_loss
+from glyphrl.trainers.loss import Correction, LossSettings, reduce_loss
+from glyphrl.trainers.micro_batch import BatchBuilder, MicroBatch, Pass, pass_loss
+from glyphrl.trainers.models import unwrapped
 from glyphrl.trainers.policy import TokenScores, add_scoring_forward, rope_index_of, score_groups
-from glyphrl.trainers.prompts import ImageSizing, banned_token_ids, encode_prompts
+from glyphrl.trainers.prompts import ImageSizing, banned_token_ids
 from glyphrl.trainers.rollout import RolloutBackend, Sampling
 
 
@@ -46,6 +47,8 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
     group. The loss is TRL's (see `glyphrl.trainers.loss`), and so are the loop, the sampler of the data set, gradient
     accumulation, checkpoints and logging.
     """
+
+    epoch_sampler: EpochSampler | None = None
 
     def __init__(
         self,
@@ -59,10 +62,28 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
         log: CompletionsLog,
         sizing: ImageSizing,
         system: str | None,
-        chunk_groups: int | None = None,
         callbacks: list[Any],
+        options: GrpoStageConfig | None = None,
+        chunk_groups: int | None = None,
+        feature_folder: Path | None = None,
     ) -> None:
-        """Prepares training of `model` on `samples`; the arguments are those of a GRPO stage (see `grpo.run`)."""
+        """Prepares training of `model` on `samples`.
+
+        Args:
+            model: A Qwen2-VL or Qwen2.5-VL model, wrapped by PEFT or not.
+            args: TRL's GRPOConfig.
+            processor: The model's processor.
+            samples: What is trained on.
+            composer: The reward.
+            backend: What samples completions.
+            log: Where they are written.
+            sizing: Bounds of the image area.
+            system: System message of samples without one.
+            callbacks: Further callbacks of the Trainer.
+            options: Our own settings of the stage.
+            chunk_groups: Groups that are sampled at a time, see `GroupSampler`.
+            feature_folder: Where features of images go, if `options` wants them on disk.
+        """
         super().__init__(
             model=model,
             reward_funcs=[_named(name) for name in composer.names],
@@ -71,16 +92,22 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
             processing_class=processor,
             callbacks=callbacks,
         )
-        self.processor = processor
-        self.samples = samples
+        self.options = options or GrpoStageConfig()
         self.composer = composer
-        self.backend = backend
-        self.completions_log = log
-        self.sizing = sizing
-        self.system = system
-        self.chunk_groups = chunk_groups
-        self.sampling = Sampling(
+        self.group_log = GroupLog(log, composer.spec_hash)
+        sampling = Sampling(
             args.max_completion_length, args.temperature, args.top_p, args.top_k, args.min_p or 0.0
+        )
+        self.sampler = GroupSampler(
+            processor,
+            samples,
+            composer,
+            backend,
+            sampling,
+            num_generations=self.num_generations,
+            sizing=sizing,
+            system=system,
+            chunk_groups=chunk_groups,
         )
         self.loss_settings = LossSettings(
             loss_type=args.loss_type,
@@ -92,24 +119,39 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
             importance_sampling_level=args.importance_sampling_level,
             max_completion_length=args.max_completion_length,
         )
-        base = self._base(self.model)
-        self.rope_index = rope_index_of(base)
-        self.compute_dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else base.dtype
+        self.correction = Correction(
+            args.vllm_importance_sampling_mode,
+            args.vllm_importance_sampling_clip_min,
+            args.vllm_importance_sampling_clip_max,
+        )
+        base = unwrapped(self.accelerator.unwrap_model(self.model))
         banned = banned_token_ids(processor.tokenizer)
         add_scoring_forward(base, banned, args.temperature)
         if self.ref_model is not None:
             add_scoring_forward(self.accelerator.unwrap_model(self.ref_model), banned, args.temperature)
-        self.synced_step = -1
+        self.features = self._image_features(base, feature_folder)
+        self.builder = BatchBuilder(
+            self.loss_settings,
+            rope_index_of(base),
+            processor.tokenizer.pad_token_id,
+            mask_truncated=args.mask_truncated_completions,
+            max_tokens=self.options.max_tokens_per_micro_batch,
+        )
         self.buffer: list[MicroBatch] = []
-        self.logged_at = (-1, 0)
-        self.image_hashes: dict[str, str] = {}
 
-    def _base(self, model: Any) -> Any:
-        model = self.accelerator.unwrap_model(model)
-        return model.get_base_model() if hasattr(model, "peft_config") else model
+    def _image_features(self, base: Any, folder: Path | None) -> ImageFeatures | None:
+        """The cache of encoded images, where the vision tower stays as it is."""
+        if not vision_is_frozen(base):
+            return None
+        disk = None
+        if folder is not None and self.options.feature_cache_disk_gb > 0:
+            name = tower_fingerprint(base, base.dtype, self.args.bf16, self.args.fp16)
+            disk = FeatureFolder(folder / name, int(self.options.feature_cache_disk_gb * 2**30))
+        memory = int(self.options.feature_cache_gb * 2**30)
+        return ImageFeatures(base, memory_bytes=memory, disk=disk, autocast=self.accelerator.autocast)
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> EpochSampler:
-        return EpochSampler(
+        self.epoch_sampler = EpochSampler(
             self.train_dataset if dataset is None else dataset,
             mini_repeat_count=self.num_generations,
             batch_size=self.args.generation_batch_size // self.num_generations,
@@ -118,6 +160,7 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
             seed=self.args.seed,
             epoch=lambda: int(self.state.epoch or 0),
         )
+        return self.epoch_sampler
 
     # -- one generation -------------------------------------------------------------------------------------------
 
@@ -129,60 +172,55 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
         if self._step % every == 0 or not self.buffer:
             indices = [row["index"] for row in generation_batch[:: self.num_generations]]
             self.buffer = self._generate_groups(indices)
-        return self.buffer[self._step % self.args.steps_per_generation].to(self.accelerator.device)
+        return self.buffer[self._step % self.args.steps_per_generation]
 
     def _generate_groups(self, indices: Sequence[int]) -> list[MicroBatch]:
         """Samples, scores and logs the groups of one generation on this rank."""
-        groups, scores = self._sample_and_score([self.samples[index] for index in indices])
-        advantages, local = self._advantages(scores)
-        self._write_log(groups, scores, local)
-        metrics = generation_metrics(groups, scores, self.composer.weights, advantages, self.accelerator)
-        for name, value in metrics.items():
-            self._metrics["train"][name].append(value)
-        return self._finish_batches(
-            micro_batches(
-                groups,
-                torch.tensor(local, dtype=torch.float32),
-                count=self.args.steps_per_generation,
-                rope_index=self.rope_index,
-                pad_token_id=self.processor.tokenizer.pad_token_id,
-                mask_truncated=self.args.mask_truncated_completions,
-            )
+        step, count = self.state.global_step, self.num_generations
+        self.sampler.sync(self.accelerator.unwrap_model(self.model), step)
+        drawn = self._draw(indices)
+        first = list(range(len(indices)))  # what is reported has not been chosen by its reward
+        reported = take_scores(drawn.scores, rows_of(first, count))
+        advantages, local = self._advantages(reported)
+        metrics = generation_metrics(
+            [drawn.groups[index] for index in first],
+            reported,
+            self.composer.weights,
+            advantages,
+            self.accelerator,
         )
+        if drawn.chosen != first or self.options.dynamic_sampling:
+            advantages, local = self._advantages(take_scores(drawn.scores, rows_of(drawn.chosen, count)))
+            metrics["dynamic_sampling/groups_drawn"] = float(len(drawn.groups))
+            metrics["dynamic_sampling/frac_reward_zero_std"] = float(advantages.zero_spread.mean())
+        logged = np.zeros(len(drawn.groups) * count)
+        logged[rows_of(drawn.chosen, count)] = local
+        place = RunPlace(self.args.run_name, step, self.state.epoch or 0.0, self.accelerator.process_index)
+        self.group_log.write(place, drawn.groups, drawn.scores, logged)
+        batches = self._micro_batches([drawn.groups[index] for index in drawn.chosen], local)
+        for name, value in {**metrics, **self.sampler.times.take()}.items():
+            self._metrics["train"][name].append(value)
+        return batches
 
-    def _sample_and_score(self, samples: Sequence[Sample]) -> tuple[list[SampledGroup], Scores]:
-        """Samples chunk after chunk; each is scored in a thread while the next one is sampled."""
-        size = self.chunk_groups or len(samples)
-        groups: list[SampledGroup] = []
-        pending: list[Future[Scores]] = []
-        for start in range(0, len(samples), size):
-            with self._timed("rollout"):
-                chunk = self._sample_groups(samples[start : start + size])
-            groups.extend(chunk)
-            pending.append(
-                self.composer.submit(
-                    [text for group in chunk for text in group.texts],
-                    columns_of(chunk),
-                    sample_ids=[group.prompt.sample.id for group in chunk for _ in group.rollouts],
-                )
-            )
-        with self._timed("score"):  # what is left to wait for
-            return groups, join_scores([future.result() for future in pending])
-
-    def _sample_groups(self, samples: Sequence[Sample]) -> list[SampledGroup]:
-        """Draws the completions of each sample from the policy as it is now."""
-        if self.synced_step != self.state.global_step:
-            with self._timed("sync"):
-                self.backend.sync(self.accelerator.unwrap_model(self.model))
-            self.synced_step = self.state.global_step
-        with self._timed("preprocess"):
-            prompts = encode_prompts(self.processor, samples, system=self.system, sizing=self.sizing)
-        sampled = self.backend.sample(prompts, self.num_generations, self.sampling)
-        decode = self.processor.tokenizer.batch_decode
-        return [
-            SampledGroup(prompt, rollouts, decode([r.token_ids for r in rollouts], skip_special_tokens=True))
-            for prompt, rollouts in zip(prompts, sampled, strict=True)
-        ]
+    def _draw(self, indices: Sequence[int]) -> Refilled:
+        """The step's groups, and fresh ones for those without spread if that is asked for."""
+        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        upcoming = self.epoch_sampler.after(indices, ranks) if self.epoch_sampler is not None else None
+        fresh = fresh_samples(
+            len(self.sampler.samples),
+            indices,
+            seed=self.args.seed,
+            step=self.state.global_step,
+            rank=rank,
+            ranks=ranks,
+        )
+        return refill(
+            indices,
+            lambda some: self.sampler.draw(some, upcoming if some is indices else None),
+            fresh,
+            num_generations=self.num_generations,
+            rounds=self.options.max_resampling_rounds if self.options.dynamic_sampling else 0,
+        )
 
     def _advantages(self, scores: Scores) -> tuple[Advantages, np.ndarray]:
         """Advantages over all ranks (`scale_rewards: batch` needs them), and this rank's share of them."""
@@ -192,99 +230,101 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
         start = self.accelerator.process_index * len(mine)
         return advantages, advantages.values[start : start + len(mine)]
 
-    def _write_log(self, groups: Sequence[SampledGroup], scores: Scores, advantages: np.ndarray) -> None:
-        for path in {path for group in groups for path in group.prompt.sample.images}:
-            if path not in self.image_hashes:
-                self.image_hashes[path] = image_hash(path)
-        step = self.state.global_step
-        chunk = self.logged_at[1] + 1 if self.logged_at[0] == step else 0
-        self.logged_at = (step, chunk)
-        place = RunPlace(self.args.run_name, step, self.state.epoch or 0.0, self.accelerator.process_index)
-        rows = log_rows(groups, scores, advantages, place, self.composer.spec_hash, self.image_hashes)
-        rewards = {name: [none_for_nan(v) for v in values] for name, values in scores.per_function.items()}
-        self.completions_log.write(LogKey(step, place.rank, chunk), rows, rewards)
-
-    def _finish_batches(self, batches: list[MicroBatch]) -> list[MicroBatch]:
-        """Adds what needs the other ranks or another forward pass."""
-        tokens = torch.tensor(
-            sum(float(batch.mask.sum()) for batch in batches), device=self.accelerator.device
-        )
+    def _micro_batches(self, groups: Sequence[SampledGroup], advantages: np.ndarray) -> list[MicroBatch]:
+        """What is trained on, with what needs the other ranks or another forward pass."""
+        features: list[torch.Tensor | None] | None = None
+        if self.features is not None:
+            with self.sampler.times.measure("encode_images"):
+                features = self.features.encode([group.prompt for group in groups], self.group_log.hashes)
+        masks = self.builder.masks(groups, self.args.steps_per_generation)
+        tokens = torch.tensor(float(sum(mask.sum() for mask in masks)), device=self.accelerator.device)
         tokens = (
             self.accelerator.reduce(tokens, reduction="sum").clamp(min=1.0) / self.accelerator.num_processes
         )
-        window = tokens * self.args.gradient_accumulation_steps / self.args.steps_per_generation
+        window = float(tokens) * self.args.gradient_accumulation_steps / self.args.steps_per_generation
+        batches = self.builder.build(groups, advantages, masks, window, features)
+        if self.accelerator.num_processes > 1:
+            self._keep_step(batches, groups, features)
         every = self.args.steps_per_generation * self.num_iterations
-        on_policy = self.args.gradient_accumulation_steps % every == 0
-        for batch in batches:
-            batch.window_tokens = float(window)
-            if not on_policy:
-                batch.old_logps = self._score_without_gradient(self.model, batch).logps
-            if self.beta != 0.0:
-                batch.ref_logps = self._reference_logps(batch)
+        with self.sampler.times.measure("old_logps"):
+            for part in (part for batch in batches for part in batch.passes):
+                if self.args.gradient_accumulation_steps % every:  # the policy will have moved on
+                    part.old_logps = self._score_without_gradient(self.model, part).logps
+                if self.beta != 0.0:
+                    part.ref_logps = self._reference_logps(part)
         return batches
 
-    def _score_without_gradient(self, model: Any, batch: MicroBatch) -> TokenScores:
-        device = self.accelerator.device
+    def _keep_step(
+        self,
+        batches: list[MicroBatch],
+        groups: Sequence[SampledGroup],
+        features: Sequence[torch.Tensor | None] | None,
+    ) -> None:
+        """Gives all ranks equally many passes, at least one: each pass reduces gradients over all of them."""
+        counts = torch.tensor([len(batch.passes) for batch in batches], device=self.accelerator.device)
+        most = gather(counts[None]).amax(dim=0).clamp(min=1).tolist()
+        for batch, wanted in zip(batches, most, strict=True):
+            while len(batch.passes) < wanted:
+                batch.passes.append(self.builder.idle_pass(groups, features))
+
+    def _score_without_gradient(self, model: Any, part: Pass) -> TokenScores:
         quiet = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
         with torch.no_grad(), quiet, self.accelerator.autocast():
-            return score_groups(model, batch.packed.to(device), self.compute_dtype)
+            return score_groups(model, part.packed.to(self.accelerator.device))
 
-    def _reference_logps(self, batch: MicroBatch) -> torch.Tensor:
+    def _reference_logps(self, part: Pass) -> torch.Tensor:
         """Log-probabilities under the model that the stage started from."""
         if self.ref_model is not None:
-            return self._score_without_gradient(self.ref_model, batch).logps
+            return self._score_without_gradient(self.ref_model, part).logps
         from trl.trainer.utils import use_adapter
 
         model = self.accelerator.unwrap_model(self.model)
         with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
-            return self._score_without_gradient(self.model, batch).logps
+            return self._score_without_gradient(self.model, part).logps
 
     # -- one loss -------------------------------------------------------------------------------------------------
 
     def _compute_loss(self, model: Any, batch: MicroBatch) -> torch.Tensor:
-        """The loss of one micro-batch."""
-        with self.accelerator.autocast():
-            scores = score_groups(model, batch.packed, self.compute_dtype)
-        detached = scores.logps.detach()
-        old = detached if batch.old_logps is None else batch.old_logps
-        ratio = None
-        if batch.sampler_logps is not None and self.args.vllm_importance_sampling_correction:
-            ratio = sampler_correction(
-                old,
-                batch.sampler_logps,
-                batch.mask,
-                mode=self.args.vllm_importance_sampling_mode,
-                clip_min=self.args.vllm_importance_sampling_clip_min,
-                clip_max=self.args.vllm_importance_sampling_clip_max,
-            )
-        terms = token_loss(
-            scores.logps,
-            old,
-            batch.advantages,
-            batch.mask,
-            self.loss_settings,
-            ref_logps=batch.ref_logps,
-            sampler_ratio=ratio,
-        )
-        metrics = loss_metrics(terms, scores.entropies, batch.mask, self.accelerator)
-        if batch.sampler_logps is not None:
-            metrics.update(sampler_metrics(old, batch.sampler_logps, ratio, batch.mask, self.accelerator))
-        for name, value in metrics.items():
+        """The loss of one micro-batch, whose last pass the Trainer sends backward; the others are done here."""
+        meter = LossMeter()
+        earlier = torch.zeros((), device=self.accelerator.device)
+        for part in batch.passes[:-1]:
+            with self._accumulating(model):
+                loss = self._pass_loss(model, part, meter)
+                # accelerate divides by nothing here, and neither may DeepSpeed
+                scaled = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+                self.accelerator.backward(loss, **({"scale_wrt_gas": False} if scaled else {}))
+            earlier += loss.detach()
+        last = self._pass_loss(model, batch.passes[-1], meter) if batch.passes else self._no_loss()
+        for name, value in meter.result(self.accelerator).items():
             self._metrics["train"][name].append(value)
-        return reduce_loss(
-            terms.loss,
-            batch.mask,
-            self.loss_settings,
-            accumulation_steps=self.current_gradient_accumulation_steps,
-            window_tokens=batch.window_tokens,
-        )
+        return last + earlier
+
+    def _pass_loss(self, model: Any, part: Pass, meter: LossMeter) -> torch.Tensor:
+        part = part.to(self.accelerator.device)
+        with self.accelerator.autocast():
+            scores = score_groups(model, part.packed)
+        correction = self.correction if self.args.vllm_importance_sampling_correction else None
+        per_token = pass_loss(part, scores, self.loss_settings, correction, meter)
+        steps = self.current_gradient_accumulation_steps
+        return reduce_loss(per_token, part.weights, self.loss_settings, accumulation_steps=steps)
 
     @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        """Adds the seconds of a phase to the step's metrics."""
-        start = time.perf_counter()
-        yield
-        self._metrics["train"][f"time/{phase}"].append(time.perf_counter() - start)
+    def _accumulating(self, model: Any) -> Iterator[None]:
+        """Gradients add up on this rank; they are reduced with the micro-batch's last pass."""
+        state = self.accelerator.gradient_state
+        before = state.sync_gradients
+        state._set_sync_gradients(False)
+        with model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext():
+            yield
+        state._set_sync_gradients(before)
+
+    def _no_loss(self) -> torch.Tensor:
+        """The loss of a micro-batch that teaches nothing: every gradient is 0, not absent, as if it had taken part."""
+        for parameter in self.model.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return torch.zeros((), device=self.accelerator.device, requires_grad=True)
 
 
 def _named(name: str) -> Any:

@@ -88,47 +88,59 @@ def token_loss(
     )
 
 
-def reduce_loss(
-    per_token: torch.Tensor,
-    mask: torch.Tensor,
-    settings: LossSettings,
-    *,
-    accumulation_steps: float,
-    window_tokens: torch.Tensor | float,
-) -> torch.Tensor:
-    """One number per micro-batch; summed over a gradient accumulation window it is the step's loss.
+def token_weights(mask: torch.Tensor, settings: LossSettings, *, window_tokens: float) -> torch.Tensor:
+    """(C, T): the weight of each token in the loss of a micro-batch.
+
+    They depend on what was sampled alone: completions that teach nothing count in the denominators whether or not they
+    take part in a forward pass.
 
     Args:
-        per_token: (C, T), or (C, 1) where the ratio is per sequence.
-        mask: (C, T).
+        mask: (C, T) of the whole micro-batch, 1 for tokens that count.
         settings: `loss_type` chooses the average: `grpo` over the tokens of each completion, then over completions;
             `bnpo` over the micro-batch's tokens; `dr_grpo` (Liu et al. 2025) by a constant; `dapo` (Yu et al. 2025) by
             the tokens of the whole accumulation window on all ranks.
-        accumulation_steps: Micro-batches per optimizer step.
         window_tokens: Tokens that count in one accumulation window, per rank on average (`dapo`).
     """
-    total = per_token * mask
     if settings.loss_type == "dapo":
-        return total.sum() / window_tokens
+        return mask / window_tokens
     if settings.loss_type == "grpo":
-        loss = (total.sum(-1) / mask.sum(-1).clamp(min=1.0)).mean()
-    elif settings.loss_type == "bnpo":
-        loss = total.sum() / mask.sum().clamp(min=1.0)
-    elif settings.loss_type == "dr_grpo":
-        loss = total.sum() / (mask.size(0) * settings.max_completion_length)
-    else:
-        raise ValueError(f"unknown loss_type {settings.loss_type!r}; known: grpo, bnpo, dr_grpo, dapo")
-    return loss / accumulation_steps
+        return mask / mask.sum(-1, keepdim=True).clamp(min=1.0) / mask.shape[0]
+    if settings.loss_type == "bnpo":
+        return mask / mask.sum().clamp(min=1.0)
+    if settings.loss_type == "dr_grpo":
+        return mask / (mask.shape[0] * settings.max_completion_length)
+    raise ValueError(f"unknown loss_type {settings.loss_type!r}; known: grpo, bnpo, dr_grpo, dapo")
+
+
+def reduce_loss(
+    per_token: torch.Tensor, weights: torch.Tensor, settings: LossSettings, *, accumulation_steps: float
+) -> torch.Tensor:
+    """One number per forward pass; summed over a gradient accumulation window it is the step's loss.
+
+    Args:
+        per_token: (C, T), or (C, 1) where the ratio is per sequence.
+        weights: (C, T), see `token_weights`.
+        settings: With `dapo` the weights are those of the whole window already.
+        accumulation_steps: Micro-batches per optimizer step.
+    """
+    loss = (per_token * weights).sum()
+    return loss if settings.loss_type == "dapo" else loss / accumulation_steps
+
+
+@dataclass(frozen=True)
+class Correction:
+    """How the ratio between trainer and sampler is bounded; names are TRL's without `vllm_importance_sampling_`."""
+
+    mode: str
+    """`token_truncate`, `token_mask`, `sequence_truncate` or `sequence_mask`."""
+    clip_min: float | None
+    """Lower bound of the ratio."""
+    clip_max: float | None
+    """Upper bound of the ratio."""
 
 
 def sampler_correction(
-    logps: torch.Tensor,
-    sampler_logps: torch.Tensor,
-    mask: torch.Tensor,
-    *,
-    mode: str,
-    clip_min: float | None,
-    clip_max: float | None,
+    logps: torch.Tensor, sampler_logps: torch.Tensor, mask: torch.Tensor, correction: Correction
 ) -> torch.Tensor:
     """Ratio between the trainer's and the sampler's probability of what was sampled, truncated or masked.
 
@@ -136,13 +148,12 @@ def sampler_correction(
         logps: (C, T) by the trainer, without gradient.
         sampler_logps: (C, T) by the sampler; NaN where it has none (ratio 1 there).
         mask: (C, T).
-        mode: `token_truncate`, `token_mask`, `sequence_truncate` or `sequence_mask`, as in TRL.
-        clip_min: Lower bound of the ratio.
-        clip_max: Upper bound of the ratio.
+        correction: Level and bounds of the ratio.
 
     Returns:
         (C, T) for the token modes, (C, 1) for the sequence modes.
     """
+    mode, clip_min, clip_max = correction.mode, correction.clip_min, correction.clip_max
     difference = torch.nan_to_num((logps - sampler_logps) * mask, nan=0.0)
     level, _, kind = mode.partition("_")
     if level not in ("token", "sequence") or kind not in ("truncate", "mask"):

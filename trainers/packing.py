@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-PROMPT_SEGMENT = 0
-PADDING_SEGMENT = -1
+from glyphrl.trainers.group_attention import GroupLayout, RowLayout
 
 # (input ids (1, P), grids) -> M-RoPE positions (3, 1, P), as `Model.get_rope_index` computes them
 RopeIndex = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -29,12 +28,19 @@ class Group:
     completions: list[list[int]]
     pixel_values: torch.Tensor | None
     image_grid_thw: torch.Tensor | None
+    features: torch.Tensor | None = None
+    """(image tokens, hidden size) where the vision tower has encoded the images already; no pixels are needed then."""
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:
             raise ValueError("a group needs a prompt of at least one token")
         if any(not completion for completion in self.completions):
             raise ValueError("a completion has no token; the end-of-sequence token counts as one")
+
+    @property
+    def length(self) -> int:
+        """Positions of the group's row."""
+        return len(self.prompt_ids) - 1 + sum(map(len, self.completions))
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,8 @@ class PackedGroups:
     """(R, L)"""
     position_ids: torch.Tensor
     """(3, R, L)"""
-    segments: torch.Tensor
-    """(R, L): 0 for the prompt, 1.. for completions, -1 for padding."""
+    layout: GroupLayout
+    """What stands where in the rows: who may see whom."""
     scored: torch.Tensor
     """(N, 2): row and position whose output predicts a completion token, completion by completion."""
     targets: torch.Tensor
@@ -55,6 +61,8 @@ class PackedGroups:
     """Tokens of each completion; they sum to N."""
     pixel_values: torch.Tensor | None
     image_grid_thw: torch.Tensor | None
+    features: torch.Tensor | None = None
+    """(image tokens of all rows, hidden size) in the place of pixels."""
 
     def to(self, device: torch.device) -> PackedGroups:
         """The same groups on another device."""
@@ -66,70 +74,48 @@ class PackedGroups:
 
 def pack_groups(groups: Sequence[Group], rope_index: RopeIndex, pad_token_id: int) -> PackedGroups:
     """Lays groups out as rows, padded on the right to the longest."""
-    rows, positions, segments = [], [], []
+    longest = max(group.length for group in groups)
+    input_ids = torch.full((len(groups), longest), pad_token_id)
+    position_ids = torch.zeros((3, len(groups), longest), dtype=torch.long)
+    rows = []
     scored: list[tuple[int, int]] = []
-    targets: list[int] = []
-    lengths: list[int] = []
     for row, group in enumerate(groups):
-        ids, position, segment = _row(group, rope_index)
-        rows.append(ids)
-        positions.append(position)
-        segments.append(segment)
-        start = len(group.prompt_ids) - 1
-        for completion in group.completions:
-            scored.extend((row, start + k) for k in range(len(completion)))
-            targets.extend(completion)
-            lengths.append(len(completion))
-            start += len(completion)
-    longest = max(len(ids) for ids in rows)
-    input_ids = torch.full((len(rows), longest), pad_token_id)
-    position_ids = torch.zeros((3, len(rows), longest), dtype=torch.long)
-    segment_ids = torch.full((len(rows), longest), PADDING_SEGMENT)
-    for row, ids in enumerate(rows):
+        ids, positions = _row(group, rope_index)
         input_ids[row, : len(ids)] = torch.tensor(ids)
-        position_ids[:, row, : len(ids)] = positions[row]
-        segment_ids[row, : len(ids)] = torch.tensor(segments[row])
-    pixels = [group.pixel_values for group in groups if group.pixel_values is not None]
-    grids = [group.image_grid_thw for group in groups if group.image_grid_thw is not None]
+        position_ids[:, row, : len(ids)] = positions
+        prompt = len(group.prompt_ids) - 1
+        rows.append(RowLayout(prompt, tuple(map(len, group.completions))))
+        scored.extend((row, position) for position in range(prompt, group.length))
+    pixels = [g.pixel_values for g in groups if g.pixel_values is not None and g.features is None]
+    grids = [g.image_grid_thw for g in groups if g.image_grid_thw is not None and g.features is None]
+    features = [group.features for group in groups if group.features is not None]
+    if features and pixels:
+        raise ValueError("some groups of a batch bring encoded images and others pixels")
     return PackedGroups(
         input_ids=input_ids,
         position_ids=position_ids,
-        segments=segment_ids,
+        layout=GroupLayout(tuple(rows)),
         scored=torch.tensor(scored),
-        targets=torch.tensor(targets),
-        lengths=lengths,
+        targets=torch.tensor([token for group in groups for ids in group.completions for token in ids]),
+        lengths=[len(completion) for group in groups for completion in group.completions],
         pixel_values=torch.cat(pixels) if pixels else None,
         image_grid_thw=torch.cat(grids) if grids else None,
+        features=torch.cat(features) if features else None,
     )
 
 
-def _row(group: Group, rope_index: RopeIndex) -> tuple[list[int], torch.Tensor, list[int]]:
-    """Ids (L), positions (3, L) and segments (L) of one group."""
+def _row(group: Group, rope_index: RopeIndex) -> tuple[list[int], torch.Tensor]:
+    """Ids (L) and positions (3, L) of one group."""
     prompt = group.prompt_ids
     prompt_positions = rope_index(torch.tensor([prompt]), group.image_grid_thw)[:, 0]
     last = prompt_positions[:, -1:]
     ids = list(prompt[:-1])
     positions = [prompt_positions[:, :-1]]
-    segments = [PROMPT_SEGMENT] * len(ids)
-    for number, completion in enumerate(group.completions, start=1):
+    for completion in group.completions:
         ids.extend([prompt[-1], *completion[:-1]])
         # The prompt ends in text, whose three axes agree, so completion tokens simply count on from there.
         positions.append(last + torch.arange(len(completion)))
-        segments.extend([number] * len(completion))
-    return ids, torch.cat(positions, dim=1), segments
-
-
-def attention_mask(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Additive mask (R, 1, L, L): a position sees earlier positions of the prompt and of its own segment.
-
-    Padding sees itself, so that no row of the softmax is empty.
-    """
-    length = segments.shape[1]
-    query, key = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
-    allowed = causal & ((key == PROMPT_SEGMENT) | (query == key))
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=segments.device)
-    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+    return ids, torch.cat(positions, dim=1)
 
 
 def split_by_length(values: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from glyphrl.trainers.packing import PackedGroups, RopeIndex, attention_mask, split_by_length
+from glyphrl.trainers.group_attention import use_group_attention
+from glyphrl.trainers.packing import PackedGroups, RopeIndex, split_by_length
 
-CHUNK = 1024  # positions whose logits exist at the same time
+CHUNK_LOGITS = 2**25  # logits that exist at the same time: 128 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class TokenScores:
 def add_scoring_forward(model: Any, banned_token_ids: Sequence[int], temperature: float) -> None:
     """Teaches `model.forward` a second call: with `scored` and `targets` it returns log-probabilities, not logits.
 
-    The call goes through `model(...)`, so DDP, DeepSpeed and PEFT wrappers around the model take part as in any
-    forward pass. `generate` and ordinary calls are unchanged.
+    Its `attention_mask` is a `GroupLayout`, and `image_features` may stand in the place of pixels. The call goes
+    through `model(...)`, so DDP, DeepSpeed and PEFT wrappers around the model take part as in any forward pass.
+    `generate` and ordinary calls are unchanged.
 
     Args:
         model: A Qwen2-VL or Qwen2.5-VL model for conditional generation, not wrapped by PEFT.
@@ -38,11 +40,21 @@ def add_scoring_forward(model: Any, banned_token_ids: Sequence[int], temperature
     """
     original = model.forward
     banned = list(banned_token_ids)
+    use_group_attention(model.model.language_model)
 
     @functools.wraps(type(model).forward)  # `generate` checks its arguments against this signature
-    def forward(*args: Any, scored: torch.Tensor | None = None, targets: Any = None, **kwargs: Any) -> Any:
+    def forward(
+        *args: Any,
+        scored: torch.Tensor | None = None,
+        targets: Any = None,
+        image_features: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
         if scored is None:
             return original(*args, **kwargs)
+        kwargs["attention_mask"] = {"full_attention": kwargs["attention_mask"]}
+        if image_features is not None:
+            kwargs["inputs_embeds"] = embed(model, kwargs.pop("input_ids"), image_features)
         hidden = model.model(*args, **kwargs, use_cache=False).last_hidden_state
         selected = hidden[scored[:, 0], scored[:, 1]]  # (N, H)
         return score_tokens(model.get_output_embeddings(), selected, targets, banned, temperature)
@@ -50,8 +62,15 @@ def add_scoring_forward(model: Any, banned_token_ids: Sequence[int], temperature
     model.forward = forward
 
 
+def embed(model: Any, input_ids: torch.Tensor, image_features: torch.Tensor) -> torch.Tensor:
+    """Embeddings (R, L, H) of ids (R, L), with the features (image tokens, H) at the image tokens."""
+    embeddings = model.get_input_embeddings()(input_ids)
+    at_images = (input_ids == model.config.image_token_id)[..., None].expand_as(embeddings)
+    return embeddings.masked_scatter(at_images, image_features.to(embeddings.dtype))
+
+
 def score_tokens(
-    head: torch.nn.Module,
+    head: Any,
     hidden: torch.Tensor,
     targets: torch.Tensor,
     banned: Sequence[int],
@@ -59,11 +78,12 @@ def score_tokens(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each target and entropy of its distribution, (N,) each, in float32.
 
-    Logits are made `CHUNK` positions at a time and made again in the backward pass, so that no (N, vocabulary) tensor
-    is ever kept.
+    Logits are made for some positions at a time and made again in the backward pass, so that no (N, vocabulary) tensor
+    ever exists.
     """
     logps, entropies = [], []
-    for part, target in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+    chunk = max(1, CHUNK_LOGITS // head.weight.shape[0])
+    for part, target in zip(hidden.split(chunk), targets.split(chunk), strict=True):
         logp, entropy = checkpoint(_score_chunk, head, part, target, banned, temperature, use_reentrant=False)
         logps.append(logp)
         entropies.append(entropy)
@@ -71,7 +91,7 @@ def score_tokens(
 
 
 def _score_chunk(
-    head: torch.nn.Module,
+    head: Any,
     hidden: torch.Tensor,
     targets: torch.Tensor,
     banned: Sequence[int],
@@ -100,21 +120,22 @@ def rope_index_of(model: Any) -> RopeIndex:
     return rope_index
 
 
-def score_groups(model: Any, packed: PackedGroups, dtype: torch.dtype) -> TokenScores:
+def score_groups(model: Any, packed: PackedGroups) -> TokenScores:
     """Scores every completion token of the packed groups.
 
     Args:
         model: The model, wrapped or not, whose base has had `add_scoring_forward`.
         packed: Groups on the model's device.
-        dtype: Type of the attention scores (the type that the model computes in).
     """
     images = {}
-    if packed.pixel_values is not None:
+    if packed.features is not None:
+        images = {"image_features": packed.features}
+    elif packed.pixel_values is not None:
         images = {"pixel_values": packed.pixel_values, "image_grid_thw": packed.image_grid_thw}
     logps, entropies = model(
         input_ids=packed.input_ids,
         position_ids=packed.position_ids,
-        attention_mask={"full_attention": attention_mask(packed.segments, dtype)},
+        attention_mask=packed.layout,
         scored=packed.scored,
         targets=packed.targets,
         **images,

@@ -20,9 +20,9 @@ from safetensors import safe_open
 
 from glyphrl.config_schema import ModelConfig, RolloutConfig
 from glyphrl.data.sample import Sample
-from glyphrl.trainers.grpo_batch import SampledGroup, sampler_logps
+from glyphrl.trainers.micro_batch import sampler_logps
 from glyphrl.trainers.models import load_base_model, load_processor, unwrapped
-from glyphrl.trainers.packing import pack_groups
+from glyphrl.trainers.packing import Group, pack_groups
 from glyphrl.trainers.policy import add_scoring_forward, rope_index_of, score_groups
 from glyphrl.trainers.prompts import EncodedPrompt, ImageSizing, banned_token_ids, encode_prompts
 from glyphrl.trainers.rollout import GREEDY_TEMPERATURE, Rollout, Sampling
@@ -86,10 +86,13 @@ class Bench:
         self, model: Any, prompts: Sequence[EncodedPrompt], sampled: Sequence[list[Rollout]]
     ) -> torch.Tensor:
         """(C, T): the trainer's log-probabilities of what was sampled."""
-        groups = [SampledGroup(p, r, [""] * len(r)).packable() for p, r in zip(prompts, sampled, strict=True)]
+        groups = [
+            Group(p.ids, [r.token_ids for r in rollouts], p.pixel_values, p.image_grid_thw)
+            for p, rollouts in zip(prompts, sampled, strict=True)
+        ]
         packed = pack_groups(groups, rope_index_of(unwrapped(model)), self.processor.tokenizer.pad_token_id)
         with torch.no_grad():
-            return score_groups(model, packed, torch.float32).logps
+            return score_groups(model, packed).logps
 
     def difference(
         self, model: Any, prompts: Sequence[EncodedPrompt], sampled: Sequence[list[Rollout]]

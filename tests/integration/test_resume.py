@@ -8,7 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from glyphrl.config_schema import LoraSettings, RewardSpec, RunConfig, StageConfig, TinyModelConfig
+from glyphrl.config_schema import (
+    GrpoStageConfig,
+    LoraSettings,
+    RewardSpec,
+    RunConfig,
+    StageConfig,
+    TinyModelConfig,
+)
 from glyphrl.data.digits import StripSet, write_strips
 from glyphrl.rewards import register_reward
 from glyphrl.trainers import grpo, sft
@@ -49,7 +56,7 @@ def config(tmp_path, monkeypatch):
         "disable_tqdm": True,
     }
     config.sft = StageConfig(args={**shared, "eval_strategy": "steps", "eval_steps": 2})
-    config.grpo = StageConfig(
+    config.grpo = GrpoStageConfig(
         args={**shared, "num_generations": 2, "max_completion_length": 5, "gradient_accumulation_steps": 2}
     )
     config.rewards.functions = [RewardSpec("resume_test_variety", isolate=False)]

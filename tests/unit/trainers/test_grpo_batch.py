@@ -1,8 +1,7 @@
-"""From groups to micro-batches and log rows."""
+"""From groups to columns for the rewards and rows of the log."""
 
 import numpy as np
 import pytest
-import torch
 
 from glyphrl.data.sample import Sample
 from glyphrl.rewards.compose import Scores
@@ -13,11 +12,10 @@ from glyphrl.trainers.grpo_batch import (
     columns_of,
     join_scores,
     log_rows,
-    loss_mask,
     mean_or_none,
-    micro_batches,
     none_for_nan,
-    sampler_logps,
+    rows_of,
+    take_scores,
 )
 from glyphrl.trainers.prompts import EncodedPrompt
 from glyphrl.trainers.rollout import Rollout
@@ -48,17 +46,6 @@ def groups():
     ]
 
 
-def count_up(ids, grids):
-    return torch.arange(ids.shape[1]).expand(3, 1, -1)
-
-
-def batches_of(groups, count, mask_truncated=False):
-    advantages = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    return micro_batches(
-        groups, advantages, count=count, rope_index=count_up, pad_token_id=0, mask_truncated=mask_truncated
-    )
-
-
 def test_columns(groups):
     """What the reward functions get: a value per completion, None where a sample lacks the column."""
     assert columns_of(groups) == {
@@ -68,52 +55,6 @@ def test_columns(groups):
         "kind": ["digits", "digits", "word", "word"],
         "level": [3, 3, None, None],
     }  # fmt: skip
-
-
-def test_micro_batches(groups):
-    one, other = batches_of(groups, 2)
-    assert one.packed.lengths == [3, 1]
-    assert one.packed.targets.tolist() == [11, 12, 13, 14]
-    assert one.advantages.tolist() == pytest.approx([0.1, 0.2])
-    assert one.mask.tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert other.packed.lengths == [2, 2]
-    assert other.advantages.tolist() == pytest.approx([0.3, 0.4])
-    (both,) = batches_of(groups, 1)
-    assert both.packed.lengths == [3, 1, 2, 2]
-    assert both.mask.sum() == 8
-    assert both.sampler_logps.shape == both.mask.shape == (4, 3)
-
-
-def test_groups_are_never_torn_apart(groups):
-    with pytest.raises(ValueError, match="2 groups cannot be cut into 3 equal micro-batches"):
-        batches_of(groups, 3)
-
-
-def test_completions_that_were_cut_off_need_not_count(groups):
-    (kept,) = batches_of(groups, 1)
-    (masked,) = batches_of(groups, 1, mask_truncated=True)
-    assert kept.mask.sum(1).tolist() == [3, 1, 2, 2]
-    assert masked.mask.sum(1).tolist() == [3, 1, 0, 2]
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    assert torch.equal(loss_mask(rollouts, True), masked.mask)
-
-
-def test_what_the_sampler_says(groups):
-    rollouts = groups[0].rollouts
-    got = sampler_logps(rollouts)
-    torch.testing.assert_close(got, torch.tensor([[-1.0, -2.0, NAN], [-0.5, 0.0, 0.0]]), equal_nan=True)
-    assert sampler_logps([rollouts[0], Rollout([5], None, "stop")]) is None
-
-
-def test_moving(groups):
-    (batch,) = batches_of(groups, 1)
-    batch.old_logps = torch.zeros(4, 3)
-    moved = batch.to(torch.device("meta"))
-    assert {moved.advantages.device.type, moved.old_logps.device.type, moved.packed.targets.device.type} == {
-        "meta"
-    }
-    assert moved.ref_logps is None
-    assert moved.window_tokens == batch.window_tokens
 
 
 def scores(rewards, **extras):
@@ -174,3 +115,16 @@ def test_joining_chunks_of_scores():
     # 2 completions at 1.0 and 3 at 2.0; counts add up; a mean over those that have it
     assert joined.metrics == {"seconds": pytest.approx(1.6), "reward/ned/skipped": 3.0, "once": 4.0}
     assert join_scores([one]) is one
+
+
+def test_taking_some_scores():
+    found = scores([1.0, NAN, 0.5, 0.0], note=["a", "b", "c", "d"])
+    found.metrics = {"seconds": 1.0}
+    assert rows_of([1, 0], 2) == [2, 3, 0, 1]
+    taken = take_scores(found, rows_of([1, 0], 2))
+    np.testing.assert_array_equal(taken.reward, [0.5, 0.0, 1.0, NAN])
+    np.testing.assert_array_equal(taken.per_function["ned"], taken.reward)
+    assert taken.answers == ["answer 2", "answer 3", "answer 0", "answer 1"]
+    assert taken.faults == [None, None, None, "missing"]
+    assert taken.extras == {"note": ["c", "d", "a", "b"]}
+    assert taken.metrics == {"seconds": 1.0}

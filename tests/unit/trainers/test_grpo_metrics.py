@@ -11,7 +11,7 @@ from glyphrl.data.sample import Sample
 from glyphrl.rewards.compose import Scores
 from glyphrl.trainers.advantages import group_advantages
 from glyphrl.trainers.grpo_batch import SampledGroup
-from glyphrl.trainers.grpo_metrics import generation_metrics, loss_metrics, sampler_metrics
+from glyphrl.trainers.grpo_metrics import LossMeter, generation_metrics
 from glyphrl.trainers.loss import LossTerms
 from glyphrl.trainers.prompts import EncodedPrompt
 from glyphrl.trainers.rollout import Rollout
@@ -68,16 +68,22 @@ def test_what_cannot_be_scored_is_left_out(accelerator):
     assert math.isnan(one["reward_std"])
 
 
+MASK = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+TERMS = LossTerms(
+    loss=torch.zeros(2, 3),
+    kl=torch.tensor([[0.3, 0.6, 99.0], [0.0, 99.0, 99.0]]),
+    clipped_low=torch.tensor([[True, False, True], [False, True, True]]),
+    clipped_high=torch.tensor([[False, True, True], [False, True, True]]),
+)
+ENTROPIES = torch.tensor([[1.0, 2.0, 99.0], [3.0, 99.0, 99.0]])
+LOGPS = torch.zeros(2, 3)
+
+
 def test_a_loss(accelerator):
-    mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    terms = LossTerms(
-        loss=torch.zeros(2, 3),
-        kl=torch.tensor([[0.3, 0.6, 99.0], [0.0, 99.0, 99.0]]),
-        clipped_low=torch.tensor([[True, False, True], [False, True, True]]),
-        clipped_high=torch.tensor([[False, True, True], [False, True, True]]),
-    )
-    got = loss_metrics(terms, torch.tensor([[1.0, 2.0, 99.0], [3.0, 99.0, 99.0]]), mask, accelerator)
-    assert got == pytest.approx(
+    meter = LossMeter()
+    assert meter.result(accelerator) == {}
+    meter.add(TERMS, ENTROPIES, LOGPS, None, None, MASK)
+    assert meter.result(accelerator) == pytest.approx(
         {
             "entropy": 2.0,
             "kl": 0.3,
@@ -86,8 +92,26 @@ def test_a_loss(accelerator):
             "clip_ratio/region_mean": 2 / 3,
         }
     )
-    nothing = loss_metrics(terms, torch.ones(2, 3), torch.zeros(2, 3), accelerator)
-    assert set(nothing.values()) == {0.0}
+    nothing = LossMeter()
+    nothing.add(TERMS, ENTROPIES, LOGPS, None, None, torch.zeros(2, 3))
+    assert set(nothing.result(accelerator).values()) == {0.0}
+
+
+def test_passes_add_up(accelerator):
+    """Means are over the tokens of all passes, not over passes."""
+    meter = LossMeter()
+    meter.add(TERMS, ENTROPIES, LOGPS, None, None, MASK)
+    meter.add(TERMS, torch.full((2, 3), 7.0), LOGPS, None, None, torch.tensor([[1.0, 0, 0], [0, 0, 0]]))
+    got = meter.result(accelerator)
+    assert got["entropy"] == pytest.approx((1 + 2 + 3 + 7) / 4)
+    assert got["clip_ratio/low_mean"] == pytest.approx(2 / 4)
+
+
+def sampler_metrics(logps, sampler, ratio, mask, accelerator):
+    meter = LossMeter()
+    zero = torch.zeros_like(logps)
+    meter.add(LossTerms(zero, None, zero.bool(), zero.bool()), zero, logps, sampler, ratio, mask)
+    return {name: value for name, value in meter.result(accelerator).items() if name.startswith("sampling/")}
 
 
 def test_trainer_and_sampler(accelerator):

@@ -5,6 +5,7 @@ advantages, averages, clipping, KL, sampler correction, metrics.
 """
 
 import math
+import threading
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,14 +17,17 @@ from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from glyphrl.config_schema import RewardsConfig, RewardSpec
+from glyphrl.config_schema import GrpoStageConfig, RewardsConfig, RewardSpec
 from glyphrl.data.table import SampleTable
 from glyphrl.rewards import RewardError, register_reward
 from glyphrl.rewards.compose import build_composer
 from glyphrl.trainers import grpo_trainer
 from glyphrl.trainers.completions_log import CompletionsLog, read_completions
 from glyphrl.trainers.grpo_trainer import GroupTrainer
-from glyphrl.trainers.models import linear_layers
+from glyphrl.trainers.micro_batch import BatchBuilder
+from glyphrl.trainers.models import freeze, linear_layers
+from glyphrl.trainers.packing import Group, pack_groups
+from glyphrl.trainers.policy import score_groups
 from glyphrl.trainers.rollout import Rollout
 
 # Three for each sample, of unlike lengths; "~" marks one that was cut off at the length limit.
@@ -32,6 +36,12 @@ COMPLETIONS = {
     "two": ["12", "<answer>1", "<answer>12</answer>"],
     "none": ["h", "h", "h"],
     "wide": ["<answer>3.5</answer>", "35~", "<answer>3.50</answer>"],
+}
+# Likewise, and each of them has an advantage: all take part in the loss, so that metrics compare too.
+TEACHING = {
+    **COMPLETIONS,
+    "one": ["<answer>476.0</answer>", "<answer>4</answer>~", "47"],
+    "none": ["h", "hello", "<answer>"],
 }
 MAX_LENGTH = 24
 
@@ -53,7 +63,7 @@ def samples(samples):
 
 
 @dataclass
-class Drawn:
+class Known:
     """A rollout backend whose completions are known beforehand."""
 
     rollouts: dict[str, list[Rollout]]
@@ -74,21 +84,21 @@ def rollout(tiny, text):
     return Rollout([*tiny.ids(text), tiny.processor.tokenizer.eos_token_id], None, "stop")
 
 
-def add_sampler_logps(trainer):
+def add_sampler_logps(trainer, tiny, samples):
     """Log-probabilities by a sampler that is near the policy, off by 0.7 at each fourth token, and lacks some."""
     generator = torch.Generator().manual_seed(2)
-    batches = micro_batches_of_ours(trainer)
-    logps = [row for batch in batches for row in trainer._score_without_gradient(trainer.model, batch).logps]
-    rows = iter(logps)
-    for name, rollouts in trainer.backend.rollouts.items():
+    for prompt in tiny.encode(samples):
+        rollouts = trainer.sampler.backend.rollouts[prompt.sample.id]
+        group = Group(prompt.ids, [r.token_ids for r in rollouts], prompt.pixel_values, prompt.image_grid_thw)
+        packed = pack_groups([group], trainer.builder.rope_index, trainer.builder.pad_token_id)
+        with torch.no_grad():
+            logps = score_groups(trainer.model, packed).logps
         for index, drawn in enumerate(rollouts):
             length = len(drawn.token_ids)
-            row = next(rows)[:length] + 0.05 * torch.randn(length, generator=generator)
+            row = logps[index, :length] + 0.05 * torch.randn(length, generator=generator)
             row[3::4] += torch.tensor(0.7) * (1 if index == 1 else -1)
-            row[-1] = math.nan if name == "two" else row[-1]
+            row[-1] = math.nan if prompt.sample.id == "two" else row[-1]
             rollouts[index] = replace(drawn, logps=row.tolist())
-    trainer.buffer.clear()
-    trainer._metrics["train"].clear()
 
 
 class TrlOnDrawn(GRPOTrainer):
@@ -150,18 +160,19 @@ def policy_of(tiny, lora):
     return model
 
 
-def group_trainer(tiny, samples, folder, args, *, lora=False):
+def group_trainer(tiny, samples, folder, args, *, lora=False, texts_of=COMPLETIONS, **more):
     trainer = GroupTrainer(
         model=policy_of(tiny, lora),
         args=args,
         processor=tiny.processor,
         samples=SampleTable.from_samples(samples),
         composer=composer(),
-        backend=Drawn({name: [rollout(tiny, text) for text in texts] for name, texts in COMPLETIONS.items()}),
+        backend=Known({name: [rollout(tiny, text) for text in texts] for name, texts in texts_of.items()}),
         log=CompletionsLog(folder),
         sizing=tiny.sizing,
         system=None,
         callbacks=[],
+        **more,
     )
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps
@@ -214,6 +225,7 @@ def micro_batches_of_trl(trainer, samples):
 
 
 def micro_batches_of_ours(trainer):
+    """The Trainer's loop counts the steps; here they are counted by hand."""
     rows = [{"index": index} for index in range(4) for _ in range(3)]
     batches = []
     for step in range(trainer.args.steps_per_generation):
@@ -250,6 +262,9 @@ CASES = {
     },
     "overlong-masked": {"mask_truncated_completions": True},
     "overlong-masked-grpo": {"mask_truncated_completions": True, "loss_type": "grpo"},
+    "budget": {"budget": 60, "loss_type": "bnpo"},
+    "budget-smaller-than-a-group": {"budget": 25, "beta": 0.04, "num_iterations": 2, "epsilon": 0.02},
+    "budget-lora": {"budget": 60, "lora": True},
     **{
         mode: {"vllm_importance_sampling_mode": mode, **BOUNDS, **ON_SAMPLER}
         for mode in ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
@@ -268,24 +283,38 @@ def test_loss_gradients_and_metrics_are_those_of_trl(case, tinies, samples, tmp_
     monkeypatch.setattr(grpo_trainer, "banned_token_ids", lambda tokenizer: [])
     changes = dict(CASES[case])
     lora, with_logps = changes.pop("lora", False), changes.pop("with_logps", False)
+    options = GrpoStageConfig(max_tokens_per_micro_batch=changes.pop("budget", None))
+    all_teach = with_logps or "beta" in changes or changes.get("num_iterations", 1) > 1
     if case == "long-generation":  # TRL cannot score a micro-batch without any image
         samples = [replace(sample, images=sample.images or samples[0].images) for sample in samples]
     tiny = tinies["qwen2_vl" if case in ("grpo", "kl", "lora") else "qwen2_5_vl"]
-    ours = group_trainer(tiny, samples, tmp_path, arguments(tmp_path, **changes), lora=lora)
+    ours = group_trainer(
+        tiny,
+        samples,
+        tmp_path,
+        arguments(tmp_path, **changes),
+        lora=lora,
+        texts_of=TEACHING if all_teach else COMPLETIONS,
+        options=options,
+    )
     theirs = trl_trainer(tiny, samples, arguments(tmp_path, **changes), lora=lora)
     for trainer in (ours, theirs):
         nudge(trainer.model, 1, 0.02)  # away from the reference model
     if with_logps:
-        add_sampler_logps(ours)
+        add_sampler_logps(ours, tiny, samples)
         theirs.use_vllm = True  # no engine is started: it only switches the correction on
-    theirs.drawn = [drawn for sample in samples for drawn in ours.backend.rollouts[sample.id]]
+    theirs.drawn = [drawn for sample in samples for drawn in ours.sampler.backend.rollouts[sample.id]]
     our_batches, their_batches = micro_batches_of_ours(ours), micro_batches_of_trl(theirs, samples)
+    if options.max_tokens_per_micro_batch:
+        assert max(len(batch.passes) for batch in our_batches) > 1
     if ours.num_iterations > 1:
         for trainer in (ours, theirs):
             nudge(trainer.model, 2, 0.004)  # a step has been done since the completions were scored
+    logged = read_completions(tmp_path).column("advantage").to_pylist()
+    expected = torch.cat([batch["advantages"] for batch in their_batches]).tolist()
+    assert logged == pytest.approx(expected, rel=1e-5, abs=1e-6)
     for mine, other in zip(our_batches, their_batches, strict=True):
-        torch.testing.assert_close(mine.advantages, other["advantages"], rtol=1e-5, atol=1e-6)
-        loss = ours._compute_loss(ours.model, mine)
+        loss = ours._compute_loss(ours.model, mine)  # all passes but the last have gone backward then
         expected = theirs._compute_loss(theirs.model, other)
         torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
         loss.backward()
@@ -296,22 +325,23 @@ def test_loss_gradients_and_metrics_are_those_of_trl(case, tinies, samples, tmp_
     assert largest > 1e-3
     for name, value in other.items():
         assert (mine[name] - value).abs().max() <= 1e-5 * largest + 2e-5 * value.abs().max(), name
-    compare_metrics(ours, theirs, our_batches)
+    compare_metrics(ours, theirs, our_batches, all_teach=all_teach)
     if "vllm_importance_sampling_mode" in changes:
         ratios = torch.cat([batch["importance_sampling_ratio"].flatten() for batch in their_batches])
         bounded = (ratios <= 0.6) | (ratios >= 1.8)
         assert 0 < bounded.sum() < len(ratios), "the case is there to bound some ratios and leave others"
 
 
-def compare_metrics(ours, theirs, batches):
+def compare_metrics(ours, theirs, batches, *, all_teach):
     mine, other = ours._metrics["train"], theirs._metrics["train"]
-    names = ["entropy", "reward", "reward_std"]
+    names = ["reward", "reward_std"]
     names += [f"rewards/{name}/{kind}" for name in ours.composer.names for kind in ("mean", "std")]
     if ours.args.scale_rewards != "batch":  # TRL then looks at the spread of the whole batch
         names.append("frac_reward_zero_std")
-    if (
-        ours.args.importance_sampling_level == "token"
-    ):  # else TRL counts completions, GroupTrainer their tokens
+    if all_teach:  # GroupTrainer looks at what takes part in the loss, TRL at everything
+        names.append("entropy")
+    # on the level of sequences TRL counts completions, GroupTrainer their tokens
+    if all_teach and ours.args.importance_sampling_level == "token":
         names += [f"clip_ratio/{name}_mean" for name in ("low", "high", "region")]
     if ours.beta:
         names.append("kl")
@@ -320,7 +350,10 @@ def compare_metrics(ours, theirs, batches):
     assert (sum(mine["clip_ratio/region_mean"]) > 0) == (ours.num_iterations > 1), "the case is there to clip"
     if theirs.use_vllm and ours.num_iterations == 1 and ours.args.vllm_importance_sampling_correction:
         # TRL measures once per generation, GroupTrainer in each micro-batch of it
-        counts = [((batch.mask > 0) & ~batch.sampler_logps.isnan()).sum().item() for batch in batches]
+        counts = [
+            sum(((p.mask > 0) & ~p.sampler_logps.isnan()).sum().item() for p in batch.passes)
+            for batch in batches
+        ]
         name = "sampling/sampling_logp_difference"
         assert np.average(mine[f"{name}/mean"], weights=counts) == pytest.approx(
             other[f"{name}/mean"][0], rel=1e-4
@@ -334,7 +367,7 @@ def test_a_step_is_sampled_logged_and_trained_on(tiny25, samples, tmp_path):
     trainer = group_trainer(tiny25, samples, tmp_path, args)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
-    assert trainer.backend.syncs == 2
+    assert trainer.sampler.backend.syncs == 2
     files = sorted(path.name for path in (tmp_path / "completions").iterdir())
     assert files == ["step-00000000-rank-0000-000.parquet", "step-00000001-rank-0000-000.parquet"]
     rows = read_completions(tmp_path).to_pylist()
@@ -373,7 +406,7 @@ def test_completions_are_used_until_the_next_generation(tiny25, samples, tmp_pat
     args = arguments(tmp_path, max_steps=4, num_iterations=2, learning_rate=1e-3)
     trainer = group_trainer(tiny25, samples, tmp_path, args)
     trainer.train()
-    assert trainer.backend.syncs == 2
+    assert trainer.sampler.backend.syncs == 2
     assert sorted(set(read_completions(tmp_path).column("step").to_pylist())) == [0, 2]
 
 
@@ -382,7 +415,7 @@ def test_two_generations_in_one_step_are_told_apart(tiny25, samples, tmp_path):
     args = arguments(tmp_path, max_steps=1, steps_per_generation=1, gradient_accumulation_steps=2)
     trainer = group_trainer(tiny25, samples, tmp_path, args)
     trainer.train()
-    assert trainer.backend.syncs == 1
+    assert trainer.sampler.backend.syncs == 1
     files = sorted(path.name for path in (tmp_path / "completions").iterdir())
     assert files == ["step-00000000-rank-0000-000.parquet", "step-00000000-rank-0000-001.parquet"]
     assert len(read_completions(tmp_path)) == 12
@@ -396,7 +429,7 @@ def test_a_broken_reward_stops_the_run(tiny25, samples, tmp_path):
         raise RuntimeError("no such scale")
 
     trainer = group_trainer(tiny25, samples, tmp_path, arguments(tmp_path, max_steps=1))
-    trainer.composer = build_composer(
+    trainer.sampler.composer = build_composer(
         RewardsConfig(functions=[RewardSpec("trainer_test_broken", isolate=False)])
     )
     with pytest.raises(RewardError, match="no such scale"):
@@ -417,16 +450,122 @@ def test_a_resumed_run_starts_from_the_weights_of_its_checkpoint(tiny25, samples
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
+def advantages_of(batches):
+    return [part.advantages.tolist() for batch in batches for part in batch.passes]
+
+
 def test_chunks_change_nothing(tiny25, samples, tmp_path):
     """Scored in chunks while others are sampled, or all at once: the same micro-batches and the same log."""
     results = []
     for chunk in (None, 1, 3):
         folder = tmp_path / str(chunk)
-        trainer = group_trainer(tiny25, samples, folder, arguments(folder))
-        trainer.chunk_groups = chunk
+        trainer = group_trainer(tiny25, samples, folder, arguments(folder), chunk_groups=chunk)
         batches = micro_batches_of_ours(trainer)
-        assert trainer.backend.syncs == 1
+        assert trainer.sampler.backend.syncs == 1
         rows = [{n: v for n, v in row.items() if n != "time"} for row in read_completions(folder).to_pylist()]
-        results.append(([batch.advantages.tolist() for batch in batches], rows))
+        results.append((advantages_of(batches), rows))
     assert results[1] == results[0]
     assert results[2] == results[0]
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dr_grpo", "dapo"])
+def test_what_teaches_nothing_costs_nothing(tiny25, samples, tmp_path, monkeypatch, loss_type):
+    """Completions without advantage, or masked ones, take no part in a pass; loss and gradients are as if they had."""
+    results = []
+    for all_take_part in (False, True):
+        if all_take_part:
+            monkeypatch.setattr(BatchBuilder, "_teaches", lambda self, drawn: True)
+        args = arguments(tmp_path, loss_type=loss_type, mask_truncated_completions=True)
+        trainer = group_trainer(tiny25, samples, tmp_path / str(all_take_part), args)
+        batches = micro_batches_of_ours(trainer)
+        losses = [trainer._compute_loss(trainer.model, batch) for batch in batches]
+        for loss in losses:
+            loss.backward()
+        parts = [part for batch in batches for part in batch.passes]
+        results.append((losses, gradients(trainer), sum(len(part.packed.lengths) for part in parts)))
+    (losses, grads, count), (whole_losses, whole_grads, whole_count) = results
+    assert whole_count == 12
+    assert count == 7  # not all of "none", nor two that were cut off
+    torch.testing.assert_close(losses, whole_losses, rtol=1e-5, atol=1e-7)
+    largest = max(value.abs().max() for value in whole_grads.values())
+    for name, value in whole_grads.items():
+        assert (grads[name] - value).abs().max() <= 1e-5 * largest, name
+
+
+def test_a_micro_batch_that_teaches_nothing(tiny25, samples, tmp_path):
+    """No forward pass at all, and gradients of 0 for the optimizer, not absent ones: its momentum goes on."""
+    texts = {name: ["<answer>1"] * 3 for name in COMPLETIONS}
+    trainer = group_trainer(tiny25, samples, tmp_path, arguments(tmp_path), texts_of=texts)
+    for batch in micro_batches_of_ours(trainer):
+        assert batch.passes == []
+        loss = trainer._compute_loss(trainer.model, batch)
+        loss.backward()
+        assert loss.item() == 0.0
+    found = gradients(trainer)
+    assert len(found) == len(list(trainer.model.parameters()))
+    assert not any(value.any() for value in found.values())
+
+
+def test_a_frozen_tower_encodes_an_image_once(tiny25, samples, tmp_path):
+    """In two generations and four micro-batches with old and reference log-probabilities; with the same loss."""
+    losses = []
+    for cached in (True, False):
+        args = arguments(tmp_path, num_iterations=2, beta=0.04)
+        trainer = group_trainer(tiny25, samples, tmp_path / str(cached), args, texts_of=TEACHING)
+        freeze(trainer.model, vision=True, merger=True)
+        freeze(trainer.ref_model, vision=True, merger=True)
+        nudge(trainer.model, 1, 0.02)
+        trainer.features = trainer._image_features(trainer.model, None) if cached else None
+        seen = []
+        for model in (trainer.model, trainer.ref_model):
+            model.model.visual.register_forward_pre_hook(
+                lambda module, args, kwargs, seen=seen: seen.extend(kwargs["grid_thw"].tolist()),
+                with_kwargs=True,
+            )
+        for _ in range(2):
+            batches = micro_batches_of_ours(trainer)
+            losses += [trainer._compute_loss(trainer.model, batch).item() for batch in batches]
+            trainer.buffer.clear()
+        assert len(seen) == (4 if cached else 4 * 6), "four images"
+    assert losses[: len(losses) // 2] == pytest.approx(losses[len(losses) // 2 :], rel=1e-6)
+
+
+def test_dynamic_sampling(tiny25, samples, tmp_path):
+    """A group without spread gives way to a fresh one; all are logged, the replaced ones with advantage 0."""
+    flat = {**TEACHING, "one": ["4"] * 3, "two": ["1"] * 3}
+    args = arguments(tmp_path, per_device_train_batch_size=3, gradient_accumulation_steps=2)
+    trainer = group_trainer(
+        tiny25, samples, tmp_path, args, texts_of=flat, options=GrpoStageConfig(dynamic_sampling=True)
+    )
+    batches = trainer._generate_groups([0, 2])  # "one" is flat and "none" is not
+    rows = read_completions(tmp_path).to_pylist()
+    names = [rows[start]["sample_id"] for start in range(0, len(rows), 3)]
+    assert names[:2] == ["one", "none"]
+    assert set(names[2:]) <= {"two", "wide"}, "each other sample at most once"
+    assert names[-1] == "wide"
+    assert not any(row["advantage"] for row in rows if row["sample_id"] in ("one", "two"))
+    assert all(row["advantage"] for row in rows if row["sample_id"] in ("none", "wide"))
+    assert sum(len(part.packed.lengths) for batch in batches for part in batch.passes) == 6
+    metrics = trainer._metrics["train"]
+    assert metrics["dynamic_sampling/groups_drawn"] == [len(names)]
+    assert metrics["dynamic_sampling/frac_reward_zero_std"] == [0.0]
+    assert metrics["frac_reward_zero_std"] == [0.5], (
+        "of the step's own samples, which nobody has chosen by reward"
+    )
+
+
+def test_images_of_the_next_batch_are_read_ahead(tiny25, samples, tmp_path):
+    """The second step's prompts are asked for while the first one runs, and not encoded twice."""
+    args = arguments(tmp_path, max_steps=2, per_device_train_batch_size=6, gradient_accumulation_steps=1)
+    trainer = group_trainer(tiny25, samples, tmp_path, args)
+    encoded, encode = [], trainer.sampler.prompts.encode
+
+    def watched(indices):
+        encoded.append((list(indices), threading.current_thread().name))
+        return encode(indices)
+
+    trainer.sampler.prompts.encode = watched
+    trainer.train()
+    assert [len(indices) for indices, _ in encoded] == [2, 2]
+    assert sorted(index for indices, _ in encoded for index in indices) == [0, 1, 2, 3]
+    assert [name.startswith("prompts") for _, name in encoded] == [False, True]

@@ -8,7 +8,14 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from glyphrl.trainers.loss import LossSettings, reduce_loss, sampler_correction, token_loss
+from glyphrl.trainers.loss import (
+    Correction,
+    LossSettings,
+    reduce_loss,
+    sampler_correction,
+    token_loss,
+    token_weights,
+)
 
 LOSS_TYPES = ["grpo", "bnpo", "dr_grpo", "dapo"]
 MODES = ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
@@ -114,9 +121,8 @@ def test_trl_computes_the_same(loss_type, level, trl_trainer, tensors):
             ref_logps=tensors["ref"],
             sampler_ratio=tensors.get(ratio),
         )
-        loss = reduce_loss(
-            terms.loss, tensors["mask"], settings, accumulation_steps=3, window_tokens=items * 3 / 6
-        )
+        weights = token_weights(tensors["mask"], settings, window_tokens=float(items * 3 / 6))
+        loss = reduce_loss(terms.loss, weights, settings, accumulation_steps=3)
         loss.backward()
         case = f"beta {beta}, corrected {corrected}, delta {delta}, old {old}, ratio {ratio}"
         torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-8, msg=lambda m, c=case: f"{c}: {m}")
@@ -186,10 +192,11 @@ def test_averages_by_hand():
     }
     for loss_type, value in expected.items():
         settings = LossSettings(loss_type, max_completion_length=8)
-        loss = reduce_loss(per_token, mask, settings, accumulation_steps=2, window_tokens=20.0)
+        weights = token_weights(mask, settings, window_tokens=20.0)
+        loss = reduce_loss(per_token, weights, settings, accumulation_steps=2)
         assert loss.item() == pytest.approx(value), loss_type
     with pytest.raises(ValueError, match="unknown loss_type 'ppo'; known: grpo"):
-        reduce_loss(per_token, mask, LossSettings("ppo"), accumulation_steps=1, window_tokens=1.0)
+        token_weights(mask, LossSettings("ppo"), window_tokens=1.0)
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
@@ -199,7 +206,8 @@ def test_nothing_counts(loss_type):
     for level in ("token", "sequence"):
         settings = LossSettings(loss_type, importance_sampling_level=level)
         terms = token_loss(logps, logps.detach(), torch.tensor([1.0, -1.0]), torch.zeros(2, 3), settings)
-        loss = reduce_loss(terms.loss, torch.zeros(2, 3), settings, accumulation_steps=1, window_tokens=5.0)
+        weights = token_weights(torch.zeros(2, 3), settings, window_tokens=5.0)
+        loss = reduce_loss(terms.loss, weights, settings, accumulation_steps=1)
         loss.backward()
         assert loss.item() == 0
         assert not logps.grad.any()
@@ -216,7 +224,7 @@ def correct(mode, clip_min, clip_max):
     sampler = torch.full((2, 3), -1.0)
     trainer = sampler + DIFFERENCES.nan_to_num(0.0)
     sampler = torch.where(DIFFERENCES.isnan(), DIFFERENCES, sampler)
-    return sampler_correction(trainer, sampler, MASK, mode=mode, clip_min=clip_min, clip_max=clip_max)
+    return sampler_correction(trainer, sampler, MASK, Correction(mode, clip_min, clip_max))
 
 
 @pytest.mark.parametrize(

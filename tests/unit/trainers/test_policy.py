@@ -1,10 +1,13 @@
 """Packed groups against the plain way: every completion alone behind its prompt, through transformers' own forward."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from glyphrl.trainers import policy
+from glyphrl.trainers import group_attention, policy
+from glyphrl.trainers.group_attention import GroupLayout
 from glyphrl.trainers.models import freeze, linear_layers, unwrapped
 from glyphrl.trainers.packing import Group, pack_groups
 from glyphrl.trainers.policy import add_scoring_forward, rope_index_of, score_groups, score_tokens
@@ -74,10 +77,16 @@ def assert_same_gradients(got, expected, rtol=1e-5):
         assert (got[name] - value).abs().max() <= rtol * largest, name
 
 
+@pytest.fixture
+def by_parts(monkeypatch):
+    """Every row as if it were a long one."""
+    monkeypatch.setattr(group_attention, "LONG_ROW", 0)
+
+
 def compare(tiny, packed_model, alone_model, groups, rtol=1e-5):
     """Values, entropies and the gradient of a sum with another weight for each token."""
     banned = banned_token_ids(tiny.processor.tokenizer)
-    scores = score_groups(packed_model, pack(tiny, packed_model, groups), torch.float32)
+    scores = score_groups(packed_model, pack(tiny, packed_model, groups))
     torch.manual_seed(1)
     loss = 0.0
     for row, (group, completion) in enumerate(sequences(groups)):
@@ -96,6 +105,32 @@ def compare(tiny, packed_model, alone_model, groups, rtol=1e-5):
 
 def test_values_and_gradients_of_packed_groups(tiny, groups):
     compare(tiny, scoring(tiny, tiny.model()), tiny.model(), groups)
+
+
+def test_values_and_gradients_by_parts(tiny, groups, by_parts):
+    compare(tiny, scoring(tiny, tiny.model()), tiny.model(), groups)
+
+
+def test_blind_to_each_other_by_parts(tiny25, groups, by_parts):
+    """One call for the completions of a group, and still none of them moves another one."""
+    test_completions_are_blind_to_each_other(tiny25, groups, 0)
+
+
+def test_with_features_in_the_place_of_pixels(tiny, groups):
+    """The vision tower's output handed in: the same values, and the same gradients of the language model."""
+    packed, alone = scoring(tiny, tiny.model()), tiny.model()
+    for model in (packed, alone):
+        freeze(model, vision=True, merger=True)
+    encoded = []
+    for group in groups:
+        features = None
+        if group.pixel_values is not None:
+            with torch.no_grad():
+                images = packed.model.get_image_features(group.pixel_values, group.image_grid_thw)
+            features = torch.cat(images.pooler_output)
+        encoded.append(replace(group, features=features))
+    assert pack(tiny, packed, encoded).pixel_values is None
+    compare(tiny, packed, alone, encoded)
 
 
 def test_with_a_frozen_vision_tower_and_merger(tiny, groups):
@@ -133,7 +168,7 @@ def test_gradient_checkpointing_changes_nothing(tiny, groups):
     results = []
     for model in (plain, saving):
         model.train()
-        scores = score_groups(model, pack(tiny, model, groups), torch.float32)
+        scores = score_groups(model, pack(tiny, model, groups))
         (scores.logps * torch.arange(scores.logps.shape[1])).sum().backward()
         results.append((scores.logps.detach(), gradients(model)))
     assert torch.equal(results[0][0], results[1][0])
@@ -143,10 +178,8 @@ def test_gradient_checkpointing_changes_nothing(tiny, groups):
 def test_padding_other_groups_and_their_order_do_not_matter(tiny, groups):
     model = scoring(tiny, tiny.model())
     with torch.no_grad():
-        together = score_groups(model, pack(tiny, model, groups[::-1]), torch.float32).logps
-        alone = [
-            score_groups(model, pack(tiny, model, [group]), torch.float32).logps for group in groups[::-1]
-        ]
+        together = score_groups(model, pack(tiny, model, groups[::-1])).logps
+        alone = [score_groups(model, pack(tiny, model, [group])).logps for group in groups[::-1]]
     rows = iter(together)
     for part in alone:
         for row in part:
@@ -166,9 +199,9 @@ def test_completions_are_blind_to_each_other(tiny, groups, victim):
     model = scoring(tiny, tiny.model())
     others = [index for index in range(4) if index != victim]
     with torch.no_grad():
-        before = score_groups(model, pack(tiny, model, groups[:1]), torch.float32).logps
+        before = score_groups(model, pack(tiny, model, groups[:1])).logps
         changed = [perturbed(groups[0], victim)]
-        after = score_groups(model, pack(tiny, model, changed), torch.float32).logps
+        after = score_groups(model, pack(tiny, model, changed)).logps
     assert torch.equal(before[others], after[others])
     assert (before[victim] - after[victim]).abs().max() > 0.1
 
@@ -180,15 +213,13 @@ def test_a_causal_mask_alone_would_not_do(tiny25, samples, monkeypatch):
         prompt.ids, [tiny25.ids("476.0"), tiny25.ids("12")], prompt.pixel_values, prompt.image_grid_thw
     )
 
-    def causal(segments, dtype):
-        return original(torch.zeros_like(segments), dtype)
-
-    original = policy.attention_mask
-    monkeypatch.setattr(policy, "attention_mask", causal)
+    monkeypatch.setattr(
+        GroupLayout, "segments", lambda layout, length: torch.zeros(1, length, dtype=torch.long)
+    )
     model = scoring(tiny25, tiny25.model())
     with torch.no_grad():
-        before = score_groups(model, pack(tiny25, model, [group]), torch.float32).logps
-        after = score_groups(model, pack(tiny25, model, [perturbed(group, 0)]), torch.float32).logps
+        before = score_groups(model, pack(tiny25, model, [group])).logps
+        after = score_groups(model, pack(tiny25, model, [perturbed(group, 0)])).logps
     assert (before[1] - after[1]).abs().max() > 1e-3
 
 
@@ -203,9 +234,9 @@ def test_no_gradient_flows_between_completions(tiny, groups):
         kept.append(output)
 
     model.get_input_embeddings().register_forward_hook(keep)
-    score_groups(model, packed, torch.float32).logps[1:3].sum().backward()
+    score_groups(model, packed).logps[1:3].sum().backward()
     influence = kept[0].grad[0].abs().sum(-1)  # (L,)
-    segments = packed.segments[0]
+    segments = packed.layout.segments(packed.input_ids.shape[1])[0]
     assert not influence[(segments == 1) | (segments == 4)].any()
     for own in (2, 3):
         assert (influence[segments == own] > 0).all()
@@ -258,7 +289,7 @@ def test_chunks_change_nothing(monkeypatch):
     head = torch.nn.Linear(8, 30)
     results = []
     for chunk in (1024, 3):
-        monkeypatch.setattr(policy, "CHUNK", chunk)
+        monkeypatch.setattr(policy, "CHUNK_LOGITS", 30 * chunk)
         head.zero_grad()
         hidden = torch.linspace(-1, 1, 80).reshape(10, 8).requires_grad_()
         logps, entropies = score_tokens(head, hidden, torch.arange(10), [4], 0.9)
@@ -288,7 +319,7 @@ def test_half_precision_stays_near_full(tiny25, samples):
     ]
     full, half = scoring(tiny25, tiny25.model()), scoring(tiny25, tiny25.model().to(torch.bfloat16))
     with torch.no_grad():
-        exact = score_groups(full, pack(tiny25, full, groups), torch.float32).logps
-        rough = score_groups(half, pack(tiny25, half, groups), torch.bfloat16).logps
+        exact = score_groups(full, pack(tiny25, full, groups)).logps
+        rough = score_groups(half, pack(tiny25, half, groups)).logps
     assert rough.dtype == torch.float32
     assert (rough - exact).abs().mean() < 0.05

@@ -125,7 +125,7 @@ def test_the_distribution_is_the_one_that_is_scored(tiny25, samples):
         [Group(prompt.ids, every, prompt.pixel_values, prompt.image_grid_thw)], rope_index_of(model), 0
     )
     with torch.no_grad():
-        expected = score_groups(model, packed, torch.float32).logps[:, 0].exp() * count
+        expected = score_groups(model, packed).logps[:, 0].exp() * count
     assert expected.sum().item() == pytest.approx(count, rel=1e-4)
     often = expected > 10
     assert often.sum() >= 5

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoProcessor, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
-from glyphrl.config_schema import StageConfig, TinyModelConfig
+from glyphrl.config_schema import GrpoStageConfig, StageConfig, TinyModelConfig
 from glyphrl.errors import UserError
 from glyphrl.trainers import stage
 from glyphrl.trainers.metrics_log import ProgressBar
@@ -118,7 +118,7 @@ def test_a_kill_while_publishing(tmp_path, monkeypatch, broken):
 
 def test_where_a_stage_starts(run_config, tiny25):
     """GRPO goes on from what SFT has finished, and from the base model where there is no such thing."""
-    run_config.sft, run_config.grpo = StageConfig(), StageConfig()
+    run_config.sft, run_config.grpo = StageConfig(), GrpoStageConfig()
     folder = run_folder(run_config)
     assert start_model(run_config, "sft") == start_model(run_config, "grpo") == str(tiny25.folder)
     folder_with(folder.stage("sft") / "checkpoint-4", model="half")
