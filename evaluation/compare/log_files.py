@@ -98,7 +98,7 @@ class Log:
 
     def _source(self, paths: Sequence[str]) -> str:
         """A subquery with every column of the log; those that these files lack are null."""
-        listed = ", ".join(literal(path) for path in paths)
+        listed = ", ".join(literal(as_pattern(path)) for path in paths)
         table = f"read_parquet([{listed}], union_by_name = true, filename = '{FILE}', {ROW} = true)"
         there = {name for path in paths for name in _schema(Path(path)).names}
         columns = [
@@ -131,6 +131,11 @@ class Log:
 def quoted(name: str) -> str:
     """A column's name in SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def as_pattern(path: str) -> str:
+    """A path as a pattern that matches it alone: DuckDB takes `*`, `?` and `[` for wildcards."""
+    return "".join(f"[{char}]" if char in "*?[" else char for char in path)
 
 
 def literal(text: str) -> str:
@@ -175,12 +180,25 @@ def open_log(runs: Iterable[str | Path], where: str | None = None) -> Log:
         for name in schema.names:
             columns.setdefault(name, set()).add(sql_type(schema.field(name).type))
         found[digest] = LogFile(path.resolve(), digest, _rows(path))
+    _refuse_twins(columns)
     files = sorted(found.values(), key=lambda file: file.digest)
     log = Log(files, len(paths) - len(files), {n: common_type(columns[n]) for n in sorted(columns)}, where)
     if where is not None:
         with connect() as connection:
             log.check(connection)
     return log
+
+
+def _refuse_twins(columns: Iterable[str]) -> None:
+    """Refuses names that differ in upper and lower case only: SQL cannot tell them apart."""
+    seen: dict[str, str] = {}
+    for name in columns:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise UserError(
+                f"the log has the columns {other!r} and {name!r}, which SQL takes for one; rename one of them in "
+                "what the rewards log"
+            )
 
 
 def _paths(run: Path) -> list[Path]:

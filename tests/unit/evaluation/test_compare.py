@@ -289,3 +289,15 @@ def test_the_command(write_log, tmp_path, capsys):
     assert {**shown, "reused_scores": 0} == {**kept, "reused_scores": 0}
     assert main([*command[:3], "--reward", "nde"]) == 2
     assert "did you mean 'ned'" in capsys.readouterr().err
+
+
+def test_names_that_sql_would_misread(tmp_path, write_log):
+    run = write_log()
+    odd = tmp_path / "run[1]*' --"
+    shutil.copytree(run, odd)
+    shutil.copytree(write_log("other", seed=9), tmp_path / "run1' --")  # what the name means as a pattern
+    assert compared(odd, "ned").truths == compared(run, "ned").truths
+    rows = [row(0, 0, i, "a", "a", Note=1, note=2) for i in range(2)]
+    CompletionsLog(tmp_path / "twins").write(LogKey(0, 0), rows, {})
+    with pytest.raises(UserError, match="'Note' and 'note', which SQL takes for one"):
+        compared(tmp_path / "twins", "ned")
