@@ -47,6 +47,7 @@ def run_on_two_ranks(folder: Path, command: str, *overrides: str) -> Path:
         "launch.cpu=true",
         "eval.enabled=false",
         *overrides,
+        compiled=False,
     )
     expect(done)
     return folder / "run"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from run_commands import QUICKSTART, draw_strips, expect, glyphrl, metric_lines, short_stages, start
+from run_commands import QUICKSTART, draw_strips, expect, glyphrl, metric_lines, run_here, short_stages, start
 
 from glyphrl.config import load_config
 from glyphrl.trainers.completions_log import COLUMNS, read_completions
@@ -153,12 +153,12 @@ def test_a_killed_lora_run_goes_on_and_merges(strips: list[str], tmp_path: Path)
     assert logged == list(range(1, steps + 1))
 
     assert (run / "grpo" / "final" / "adapter_model.safetensors").is_file()
-    expect(glyphrl("export", "merge", run / "grpo" / "final", tmp_path / "merged"))
+    run_here("export", "merge", run / "grpo" / "final", tmp_path / "merged")
     readings = []
     held_out = strips[2].removeprefix("data.eval=")
     for name, model in (("adapter", run / "grpo" / "final"), ("merged", tmp_path / "merged")):
         settings = ["--config", run / "config.yaml", "eval.backend=transformers"]
-        expect(glyphrl("eval", model, held_out, "--out", tmp_path / name, *settings))
+        run_here("eval", model, held_out, "--out", tmp_path / name, *settings)
         readings.append(pq.read_table(tmp_path / name / "predictions.parquet")["completion"].to_pylist())
     assert readings[0] == readings[1]
 
@@ -177,6 +177,7 @@ def test_the_same_yaml_trains_on_scanned_lines(shared_data: Path, tmp_path: Path
             "sft.per_device_train_batch_size=2",
             "grpo.max_completion_length=24",
             "rollout.max_model_len=512",
+            compiled=False,
         )
     )
     assert "after GRPO" in done.stdout
