@@ -114,13 +114,18 @@ def _whiskers(comparison: Comparison) -> list[Whiskers]:
         ),
     ):
         rows: list[tuple[str, str, str, Interval]] = [
-            (label, str((share if in_percent else measure_of)(i)), f"s{(n + 1) % COLOURS}", i)
+            (_short(label), str((share if in_percent else measure_of)(i)), f"s{(n + 1) % COLOURS}", i)
             for n, (label, i) in enumerate(chosen.items())
             if i is not None
         ]
         if rows:
             found.append(Whiskers(interval_chart(rows, percent=in_percent), title, caption))
     return found
+
+
+def _short(label: str, limit: int = 24) -> str:
+    """A label that leaves room for the numbers beside it; the tables have it whole."""
+    return label if len(label) <= limit else f"{label[: limit - 1]}…"
 
 
 def _charts(comparison: Comparison) -> list[ChartData]:

@@ -101,12 +101,14 @@ def score_log(
     for candidate in candidates:
         if candidate.column is not None:
             values[candidate.label] = np.round(facts.logged[candidate.column], DECIMALS)
+    # A reward that is a truth too is scored once.
+    first = {c.key: c.label for c in reversed(candidates) if c.spec is not None}
     reused = 0
     wanted: list[tuple[Slice, list[int]]] = []
     for part in cut_slices(facts):
         missing = []
         for position, candidate in enumerate(candidates):
-            if candidate.spec is None:
+            if first.get(candidate.key) != candidate.label:
                 continue
             kept = store.get(_key(log, part, candidate))
             if kept is None:
@@ -127,6 +129,10 @@ def score_log(
             store.put(_key(log, part, candidate), Kept(result.values, result.seconds))
         progress(part.stop - part.start)
     store.commit()
+    for candidate in candidates:
+        if candidate.spec is not None:
+            values[candidate.label] = values[first[candidate.key]]
+            speeds[candidate.label] = speeds[first[candidate.key]]
     times = {c.label: 1e3 * float(np.median(s)) if (s := speeds.get(c.label)) else None for c in candidates}
     return ScoreTable(values, times, reused)
 
