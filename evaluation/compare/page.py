@@ -139,13 +139,12 @@ def _charts(comparison: Comparison) -> list[ChartData]:
     def of_pairs(key: str) -> dict[str, np.ndarray]:
         return {name: values[key] for name, values in list(curves.pairs.items())[:MAX_PAIRS]}
 
+    def of_truth(key: str) -> dict[str, np.ndarray]:
+        return {label: values[truth][key] for label, values in curves.against.items()}
+
+    beside = {f"({truth})": curves.truths[truth]}
     wanted = [
-        (
-            "Reward",
-            "Mean over the completions of a step.",
-            {**of_rewards("mean"), f"({truth})": curves.truths[truth]},
-            False,
-        ),
+        ("Reward", "Mean over the completions of a step.", {**of_rewards("mean"), **beside}, False),
         (
             "Groups without a signal",
             "Share of groups whose completions all earn the same.",
@@ -154,23 +153,48 @@ def _charts(comparison: Comparison) -> list[ChartData]:
         ),
         (
             "Agreement with the truth",
-            f"Kendall's tau-b with {truth} within groups, mean over the groups of a step.",
-            of_rewards("kendall"),
+            f"Kendall's tau-b with {truth} in groups, mean over a step.",
+            of_truth("kendall"),
             False,
         ),
         (
-            "Spread",
-            "Standard deviation within groups, mean over the groups of a step.",
-            of_rewards("spread"),
+            "Regret",
+            f"{truth.capitalize()} lost by taking the group's best by the reward.",
+            of_truth("regret"),
             False,
+        ),
+        ("Spread", "Standard deviation in groups, mean over a step.", of_rewards("spread"), False),
+        (
+            "At the ceiling",
+            "Share of completions that earn the greatest reward of the log.",
+            of_rewards("at_ceiling"),
+            True,
         ),
         (
             "Agreement of two rewards",
-            "Kendall's tau-b within groups, mean over the groups of a step.",
+            "Kendall's tau-b in groups, mean over a step.",
             of_pairs("kendall"),
             False,
         ),
         ("Same direction", "Cosine between the advantage vectors of a step.", of_pairs("cosine"), False),
+        (
+            "Another best",
+            "Share of groups where no completion is best under both.",
+            of_pairs("best_changes"),
+            True,
+        ),
+        (
+            "Advantages of other signs",
+            "Share of completions that one raises and one lowers.",
+            of_pairs("sign_changes"),
+            True,
+        ),
+        (
+            "Sensitivity to length",
+            "Correlation of reward and characters in groups.",
+            of_rewards("length"),
+            False,
+        ),
         ("Length", "Characters of a completion, mean over a step.", {"characters": curves.length}, False),
     ]
     charts = []

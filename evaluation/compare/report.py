@@ -14,7 +14,7 @@ class AgainstTruth:
     """A reward held against a truth.
 
     Attributes:
-        identical: The reward is the truth itself, so that agreeing says nothing about it.
+        identical: On this log the reward equals the truth, so that agreeing says nothing about it.
         spearman: Mean over groups of the rank correlation within the group.
         kendall: The same, tau-b.
         groups: Groups behind those two: both vary.
@@ -140,14 +140,17 @@ class Curves:
 
     Attributes:
         steps: Ascending.
-        rewards: Reward -> `mean`, `spread`, `zero_spread`, and `kendall` with the first truth.
+        rewards: Reward -> the fields of `RewardStats` that are numbers of a step (`mean`, `std`, `low`, `high`,
+            `at_floor`, `at_ceiling`, `spread`, `zero_spread`), and `length`, its correlation with length in groups.
+        against: Reward -> truth -> `spearman`, `kendall`, `correlation`, `regret`.
         truths: Truth -> mean.
         length: Mean characters.
-        pairs: `FIRST | SECOND` -> `kendall`, `cosine`.
+        pairs: `FIRST | SECOND` -> `spearman`, `kendall`, `best_changes`, `sign_changes`, `cosine`.
     """
 
     steps: np.ndarray
     rewards: dict[str, dict[str, np.ndarray]]
+    against: dict[str, dict[str, dict[str, np.ndarray]]]
     truths: dict[str, np.ndarray]
     length: np.ndarray
     pairs: dict[str, dict[str, np.ndarray]]

@@ -68,12 +68,26 @@ def build_scorer(
         with pa.ipc.open_stream(content) as stream:
             table = stream.read_all()
         batch = as_batch(table)
+        new = [position for position in positions if position not in composers]
         try:
+            for position in new:
+                warm_up(composer(position).runners[0], batch)
             return "ok", [score_one(composer(p).runners[0], composer(p).weights[0], batch) for p in positions]
         except UserError as error:  # a sentence for the user; a traceback would only hide it
             return "refused", str(error)
 
     return score
+
+
+def warm_up(runner: Runner, batch: Batch) -> None:
+    """Has a built-in reward import and compile what it needs before its time is taken."""
+    if is_built_in(runner) and batch.completions:
+        score_one(runner, 1.0, batch.take([0]))
+
+
+def is_built_in(runner: Runner) -> bool:
+    """Whether it is one of ours: those have no state and only count what they are given."""
+    return type(runner.reward.function).__module__.startswith("glyphrl.rewards.")
 
 
 def as_batch(table: Any) -> Batch:
@@ -102,7 +116,7 @@ def score_one(runner: Runner, weight: float, batch: Batch) -> Scored:
 def _with_lengths(runner: Runner, batch: Batch) -> Batch:
     """The log counts tokens but does not hold them, and built-in rewards only count them."""
     counts = batch.columns.get("num_tokens")
-    if counts is None or not type(runner.reward.function).__module__.startswith("glyphrl.rewards."):
+    if counts is None or not is_built_in(runner):
         return batch
     stand_in = [range(count or 0) for count in counts]
     return Batch(batch.completions, {**batch.columns, "completion_ids": stand_in}, batch.names)

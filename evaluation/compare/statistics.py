@@ -189,7 +189,7 @@ def reward_stats(
         zero_spread=found["zero", label],
         truths={
             truth: AgainstTruth(
-                identical=bool(np.all(np.abs(known - true[~np.isnan(values)]) <= 1e-9)),
+                identical=low < high and bool(np.all(np.abs(known - true[~np.isnan(values)]) <= 1e-9)),
                 spearman=found["spearman", label, truth],
                 kendall=found["kendall", label, truth],
                 groups=int((~np.isnan(measured.pairs[label, truth].kendall)).sum()),

@@ -94,7 +94,7 @@ def _truths(comparison: Comparison) -> list[Table]:
                 measure_of(i)
                 for i in (against.spearman, against.kendall, against.correlation, against.regret)
             ]
-            rows.append(Row(r.label, cells, "the same" if against.identical else ""))
+            rows.append(Row(r.label, cells, "equal" if against.identical else ""))
         found.append(Table(f"Against {truth} (mean {number(mean)})", heads, rows))
     return found
 

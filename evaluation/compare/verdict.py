@@ -20,7 +20,7 @@ def verdict(comparison: Comparison) -> list[str]:
         _trust(comparison, similarity),
         _signal(comparison),
         *_saturation(comparison),
-        *(_agreement(pair) for pair in comparison.pairs),
+        *_agreements(comparison),
         *_gaming(comparison, similarity),
         *_length(comparison, similarity),
         *_undefined(comparison),
@@ -62,6 +62,15 @@ def ends(interval: Interval) -> str:
     return f" [{number(interval.low)}, {number(interval.high)}]"
 
 
+def listed(names: list[str]) -> str:
+    """Names as a sentence lists them.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]])
+
+
 def _trust(comparison: Comparison, truth: str) -> str:
     """Which reward picks the best completions, by the truth."""
     scored = [(r, r.truths[truth].regret) for r in comparison.rewards]
@@ -70,7 +79,7 @@ def _trust(comparison: Comparison, truth: str) -> str:
         return "No group has two completions: nothing can be said about which reward picks the better one."
     parts = [
         f"{name(r.label)} loses {number(i.value)}{ends(i)}"
-        + (f" (it is {truth} itself)" if r.truths[truth].identical else "")
+        + (f" (here it equals {truth})" if r.truths[truth].identical else "")
         for r, i in known
     ]
     loses = (
@@ -84,8 +93,8 @@ def _trust(comparison: Comparison, truth: str) -> str:
     if len(beaten) == len(rest):
         against = "the others" if len(rest) > 1 else name(rest[0].label)
         return f"{loses} {name(first.label)} finds better completions than {against}, beyond chance."
-    open_ones = [name(r.label) for r in rest if r not in beaten]
-    return f"{loses} Between {name(first.label)} and {' and '.join(open_ones)} this log shows no difference."
+    open_ones = [name(r.label) for r in (first, *rest) if r not in beaten]
+    return f"{loses} Between {listed(open_ones)} this log shows no difference."
 
 
 def _less(comparison: Comparison, a: RewardStats, b: RewardStats, truth: str) -> bool:
@@ -135,6 +144,12 @@ def _saturation(comparison: Comparison) -> list[str]:
                 f"{name(r.label)} is at its {where} of {number(end)} for {percent(share)} of completions."
             )
     return sentences
+
+
+def _agreements(comparison: Comparison) -> list[str]:
+    """A sentence for each pair; one without any signal has had its own."""
+    silent = {r.label for r in comparison.rewards if r.low == r.high}
+    return [_agreement(pair) for pair in comparison.pairs if not silent & {pair.first, pair.second}]
 
 
 def _agreement(pair: PairStats) -> str:

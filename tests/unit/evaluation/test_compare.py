@@ -121,6 +121,30 @@ def test_scores_are_those_of_the_functions(write_log):
     assert found.reward("ned").truths["edit similarity"].regret.value == 0.0
 
 
+def test_curves_of_a_step_are_the_numbers_of_that_step(write_log):
+    run = write_log()
+    rewards = ["weighted_cer", "logged:own"]
+    curves = compared(run, *rewards).curves
+    assert curves.steps.tolist() == [0, 1, 2, 3]
+    alone = compared(run, *rewards, where="step = 2")
+    for label in rewards:
+        one, by_step = alone.reward(label), curves.rewards[label]
+        for name in ("mean", "std", "low", "high", "spread"):
+            assert by_step[name][2] == pytest.approx(getattr(one, name)), name
+        assert by_step["zero_spread"][2] == pytest.approx(one.zero_spread.value)
+        assert by_step["length"][2] == pytest.approx(one.length.correlation.value)
+        for truth, against in one.truths.items():
+            for name in ("spearman", "kendall", "correlation", "regret"):
+                expected = getattr(against, name).value
+                assert curves.against[label][truth][name][2] == pytest.approx(expected), name
+    pair = alone.pairs[0]
+    for name in ("spearman", "kendall", "best_changes", "sign_changes", "cosine"):
+        assert curves.pairs["weighted_cer | logged:own"][name][2] == pytest.approx(
+            getattr(pair, name).value
+        ), name
+    assert curves.truths["exact match"][2] == pytest.approx(alone.truths["exact match"])
+
+
 def test_no_order_of_files_or_folders_changes_anything(write_log, tmp_path):
     first, second = write_log("first", seed=1), write_log("second", seed=2)
     rewards = ["weighted_cer", "format", "logged:own"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from glyphrl.evaluation.compare import page as page_module
+from glyphrl.evaluation.compare import verdict as verdict_module
 from glyphrl.evaluation.compare.compare import compare_rewards
 from glyphrl.evaluation.compare.page import marked, render_page
 from glyphrl.evaluation.compare.report import Comparison
@@ -89,7 +92,7 @@ def test_a_gamed_reward_is_named(gamed):
 
 
 def test_the_reward_that_is_the_truth_is_not_praised_for_it(gamed):
-    assert "`ned` loses 0 [0, 0] (it is edit similarity itself)" in gamed.verdict[0]
+    assert "`ned` loses 0 [0, 0] (here it equals edit similarity)" in gamed.verdict[0]
     assert "`cer` finds better completions than `logged`, beyond chance." in gamed.verdict[0]
 
 
@@ -102,10 +105,7 @@ def test_groups_without_a_signal_are_counted_at_the_last_step(tmp_path):
         "all steps)." in found.verdict
     )
     assert "`format` is 0 for every completion: it carries no signal." in found.verdict
-    assert (
-        "In no group do both `ned` and `format` tell completions apart: they cannot be compared."
-        in found.verdict
-    )
+    assert not any("`ned` and `format`" in sentence for sentence in found.verdict)  # a constant has no order
 
 
 def test_two_rewards_that_order_alike_are_called_alike(tmp_path):
@@ -164,3 +164,10 @@ def test_untrusted_text_is_only_ever_text(tmp_path):
 
 def test_marks_escape():
     assert str(marked("`<b>` is & `x`")) == "<code>&lt;b&gt;</code> is &amp; <code>x</code>"
+
+
+@pytest.mark.parametrize("module", [page_module, verdict_module])
+def test_doctests(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
