@@ -139,6 +139,7 @@ class Viewer:
             "runs": self.index.runs,
             "states": {one.number: self.run_state(one) for one in self.index.runs},
             "broken": {one.number: self.index.states[one.number].broken for one in self.index.runs},
+            "failure": self.index.failure,
             "path": request.url.path,
             "query": {n: v for n, v in request.query_params.items() if n != "export"},
             "section": template.partition(".")[0],
@@ -154,7 +155,7 @@ class Viewer:
     def error_page(self, request: Request, status: int, message: str) -> Response:
         """A page that says what is wrong with an address."""
         page = pages.render(
-            "error.html.j2", run=None, runs=self.index.runs, states={}, broken={}, path=request.url.path,
+            "error.html.j2", run=None, runs=self.index.runs, states={}, broken={}, failure="", path=request.url.path,
             query={}, section="error", status=status, message=message,
         )  # fmt: skip
         return HTMLResponse(page, status_code=status, headers={"cache-control": "no-store"})

@@ -192,8 +192,8 @@ def predictions_where(run: int, model: str, query: Mapping[str, str], compared: 
     text = text_of(query, "text")
     if text:
         conditions.append(
-            "(contains(lower(p.solution), lower($text)) OR contains(lower(p.completion), lower($text)) "
-            "OR contains(lower(p.sample_id), lower($text)))"
+            "(regexp_matches(p.solution, $text, 'il') OR regexp_matches(p.completion, $text, 'il') "
+            "OR regexp_matches(p.sample_id, $text, 'il'))"
         )
         values["text"] = text
         words.append(f"contains “{text}”")

@@ -98,6 +98,7 @@ class Index:
         self.runs = list(runs)
         self.states = {run.number: RunState() for run in runs}
         self.part_columns: dict[str, str] = {}
+        self.failure = ""
         self._next_file = 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -125,7 +126,11 @@ class Index:
 
         def work() -> None:
             while not self._stop.is_set():
-                self.refresh()
+                try:
+                    self.refresh()
+                except Exception as error:  # a full disk, say: pages go on with what there is, and say so
+                    self.failure = " ".join(str(error).split()) or type(error).__name__
+                    raise
                 self._stop.wait(seconds)
 
         thread = threading.Thread(target=work, name="viewer-index", daemon=True)
