@@ -163,5 +163,6 @@ def regret(reward: np.ndarray, truth: np.ndarray) -> np.ndarray:
     clean = np.where(both, truth, 0.0)
     got = (clean * chosen).sum(1) / np.maximum(chosen.sum(1), 1)
     most = np.where(both, truth, -np.inf).max(1)
-    # The mean of equal numbers may exceed them in the last digit.
-    return np.where(both.sum(1) >= 2, np.maximum(0.0, np.where(np.isfinite(most), most, 0.0) - got), np.nan)
+    # The mean of equal numbers differs from them in the last digits.
+    lost = np.round(np.where(np.isfinite(most), most, 0.0) - got, 12)
+    return np.where(both.sum(1) >= 2, np.maximum(0.0, lost), np.nan)

@@ -192,8 +192,10 @@ def _local(score: Score) -> Callable[[bytes, list[int]], list[Scored]]:
 def _remote(pool: WorkerPool) -> Callable[[bytes, list[int]], list[Scored]]:
     def call(content: bytes, positions: list[int]) -> list[Scored]:
         outcome = pool.call((content, positions))
-        if outcome.kind != "ok":
-            raise RewardError(f"a scoring process failed: {outcome.message}")
+        if (
+            outcome.kind != "ok"
+        ):  # a failing reward comes back as a refusal: this is a bug, or a lack of memory
+            raise RuntimeError(f"a scoring process failed: {outcome.message}")
         return _unwrapped(outcome.value)
 
     return call

@@ -46,29 +46,35 @@ def add_to(group: Any) -> None:
         help="strict: a completion without an answer block scores 0 (default: lenient)",
     )
     parser.add_argument(
-        "--workers", type=_count, metavar="N", help="processes that score (default: one per core)"
+        "--workers", type=whole_number, metavar="N", help="processes that score (default: one per core)"
     )
     parser.add_argument(
-        "--resamples", type=_positive, default=1000, metavar="N", help="of the bootstrap (default: 1000)"
+        "--resamples",
+        type=positive_number,
+        default=1000,
+        metavar="N",
+        help="of the bootstrap (default: 1000)",
     )
     parser.add_argument(
         "--examples",
-        type=_count,
+        type=whole_number,
         default=4,
         metavar="N",
         help="samples shown for each pair of rewards (default: 4)",
     )
-    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    parser.add_argument(
+        "--seed", type=whole_number, default=0, metavar="N", help="of the bootstrap (default: 0)"
+    )
 
 
-def _count(text: str) -> int:
+def whole_number(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{value} is negative; expected 0 or more")
     return value
 
 
-def _positive(text: str) -> int:
+def positive_number(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is too few; expected 1 or more")
