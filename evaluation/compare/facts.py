@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from glyphrl.errors import UserError
 from glyphrl.evaluation.compare.log_files import FILE, ROW, Log, LogFile, connect, quoted
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def read_facts(log: Log, columns: Sequence[str]) -> Facts:
     groups = 0
     with connect() as connection:
         for batch in log.batches():
-            table = log.read(connection, batch, select, 65_536).read_all()
+            table = _read(log, connection, batch, select)
             if not table.num_rows:
                 continue
             part = {name: table.column(name).to_numpy() for name in (ROW, "step", "length", "bare")}
@@ -79,6 +84,19 @@ def read_facts(log: Log, columns: Sequence[str]) -> Facts:
         length=joined("length", np.float64),
         logged={name: joined(f"v{i}", np.float64) for i, name in enumerate(columns)},
     )
+
+
+def _read(log: Log, connection: duckdb.DuckDBPyConnection, batch: Sequence[LogFile], select: str) -> pa.Table:
+    """The rows of some files; a condition can also fail on a value that it meets."""
+    import duckdb
+    import pyarrow as pa
+
+    try:
+        return log.read(connection, batch, select, 65_536).read_all()
+    except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError, pa.ArrowInvalid) as error:
+        if log.where is None:
+            raise
+        raise UserError(f"--where {log.where}: {str(error).strip()}") from error
 
 
 def _codes(column: object, place: dict[str, int]) -> np.ndarray:

@@ -34,6 +34,7 @@ class LogFile:
     digest: str
     """SHA-256 of its content, the first 32 characters."""
     rows: int
+    columns: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Log:
         self, connection: duckdb.DuckDBPyConnection, files: Sequence[LogFile], select: str, batch_size: int
     ) -> pa.RecordBatchReader:
         """Streams the rows of `files` that meet `where`, in the order of the files and of their rows."""
-        source = self._source([str(file.path) for file in files])
+        source = self._source(files)
         query = connection.sql(f"SELECT {select} FROM {source} {self._condition()}")
         return query.to_arrow_reader(batch_size)
 
@@ -86,21 +87,20 @@ class Log:
         """Single rows, in the order of `places`: (index of the file, number of the row in it)."""
         files = sorted({file for file, _ in places})
         number = {str(self.files[index].path): index for index in files}
+        source = self._source([self.files[index] for index in files])
         rows = " OR ".join(
             f"({FILE} = {literal(path)} AND {ROW} IN ({', '.join(str(r) for f, r in places if f == index)}))"
             for path, index in number.items()
         )
-        query = connection.sql(
-            f"SELECT {FILE}, {ROW}, {select} FROM {self._source(list(number))} WHERE {rows}"
-        )
+        query = connection.sql(f"SELECT {FILE}, {ROW}, {select} FROM {source} WHERE {rows}")
         found = {(number[row[FILE]], row[ROW]): row for row in query.to_arrow_table().to_pylist()}
         return [found[place] for place in places]
 
-    def _source(self, paths: Sequence[str]) -> str:
+    def _source(self, files: Sequence[LogFile]) -> str:
         """A subquery with every column of the log; those that these files lack are null."""
-        listed = ", ".join(literal(as_pattern(path)) for path in paths)
+        listed = ", ".join(literal(as_pattern(str(file.path))) for file in files)
         table = f"read_parquet([{listed}], union_by_name = true, filename = '{FILE}', {ROW} = true)"
-        there = {name for path in paths for name in _schema(Path(path)).names}
+        there = frozenset[str]().union(*{file.columns for file in files})
         columns = [
             f"{f'CAST({quoted(name)} AS {kind})' if name in there else f'CAST(NULL AS {kind})'} AS {quoted(name)}"
             for name, kind in self.columns.items()
@@ -165,13 +165,14 @@ def open_log(runs: Iterable[str | Path], where: str | None = None) -> Log:
     """
     found: dict[str, LogFile] = {}
     columns: dict[str, set[str]] = {}
+    same: dict[frozenset[str], frozenset[str]] = {}  # thousands of files have the same columns
     paths = [path for run in runs for path in _paths(Path(run).expanduser())]
     for path in paths:
         with open(path, "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()[:32]
         if digest in found:
             continue
-        schema = _schema(path)
+        schema, rows = _footer(path)
         for name in REQUIRED:
             if name not in schema.names:
                 raise UserError(
@@ -179,7 +180,8 @@ def open_log(runs: Iterable[str | Path], where: str | None = None) -> Log:
                 )
         for name in schema.names:
             columns.setdefault(name, set()).add(sql_type(schema.field(name).type))
-        found[digest] = LogFile(path.resolve(), digest, _rows(path))
+        names = frozenset(schema.names)
+        found[digest] = LogFile(path.resolve(), digest, rows, same.setdefault(names, names))
     _refuse_twins(columns)
     files = sorted(found.values(), key=lambda file: file.digest)
     log = Log(files, len(paths) - len(files), {n: common_type(columns[n]) for n in sorted(columns)}, where)
@@ -214,20 +216,16 @@ def _paths(run: Path) -> list[Path]:
     return files
 
 
-def _schema(path: Path) -> pa.Schema:
+def _footer(path: Path) -> tuple[pa.Schema, int]:
+    """Columns and number of rows of a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_schema(path)
+        with pq.ParquetFile(path) as file:
+            return file.schema_arrow, file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a Parquet file: {error}") from error
-
-
-def _rows(path: Path) -> int:
-    import pyarrow.parquet as pq
-
-    return pq.read_metadata(path).num_rows
 
 
 def sql_type(kind: Any) -> str:

@@ -21,7 +21,7 @@ from glyphrl.evaluation.compare.groups import (
 )
 
 Pair = tuple[str, str]
-LARGEST_GROUP = 4096
+LARGEST_GROUP = 2048
 
 
 @dataclass(frozen=True)

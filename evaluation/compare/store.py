@@ -95,10 +95,12 @@ def open_store(folder: Path | None, where: str | None) -> Iterator[ScoreStore]:
     """Opens the store of a folder; None: one in memory.
 
     Raises:
-        UserError: The file is no store.
+        UserError: The folder is a file, or holds a file of that name that is no store.
     """
     path = ":memory:"
     if folder is not None:
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--out {folder} is a file; expected a folder, or a name that is free")
         folder.mkdir(parents=True, exist_ok=True)
         path = str(folder / STORE)
     connection = sqlite3.connect(path, timeout=60.0)

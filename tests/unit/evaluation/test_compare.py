@@ -197,6 +197,9 @@ def test_where_chooses_rows_and_its_mistakes_are_named(write_log):
     assert found.completions == sum(i % 7 != 0 for i in range(20)) * 4
     with pytest.raises(UserError, match=r'--where stpe > 1: .*\n.*"step"'):
         compared(run, "ned", where="stpe > 1")
+    for wrong in ("CAST(completion AS INT) > 1", "step >", "count(*) > 1", "true) UNION SELECT (1"):
+        with pytest.raises(UserError, match=re.escape(f"--where {wrong}: ")):
+            compared(run, "ned", where=wrong)
     with pytest.raises(UserError, match="no completion is left by --where step > 99"):
         compared(run, "ned", where="step > 99")
 
@@ -277,6 +280,16 @@ def test_mistakes_in_logs(tmp_path, write_log):
     path = CompletionsLog(tmp_path / "gap").write(LogKey(0, 0), rows, {})
     with pytest.raises(UserError, match=f"{path}, row 2: solution is null"):
         compared(tmp_path / "gap", "ned")
+
+
+def test_mistakes_in_the_folder(tmp_path, write_log):
+    run, out = write_log(), tmp_path / "out"
+    out.mkdir()
+    (out / "scores.sqlite").write_text("no database, but long enough to be taken for one " * 50)
+    with pytest.raises(UserError, match=r"scores\.sqlite cannot be read as scores: .*; remove it"):
+        compared(run, "ned", out=out)
+    with pytest.raises(UserError, match="is a file; expected a folder"):
+        compared(run, "ned", out=out / "scores.sqlite")
 
 
 def test_a_function_that_fails_stops_the_comparison_and_names_the_row(write_log, tmp_path):
