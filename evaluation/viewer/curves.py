@@ -50,7 +50,8 @@ _PARTS = "Parts of the reward"
 _WANTED = (
     _Wanted(
         "Reward",
-        "Weighted sum, mean of a step's completions; the band is one standard deviation to each side.",
+        "Weighted sum, mean of a step's completions; where one run is shown, a band of one standard deviation to "
+        "each side.",
         (("reward", "reward"),),
         band=("reward - coalesce(spread, 0)", "reward + coalesce(spread, 0)"),
     ),
@@ -70,7 +71,7 @@ _WANTED = (
     ),
     _Wanted(
         "Completion length",
-        "Tokens: the mean, and a band from the shortest to the longest.",
+        "Tokens: the mean; where one run is shown, a band from the shortest to the longest.",
         (("tokens", "mean length"),),
         band=("shortest", "longest"),
     ),

@@ -70,7 +70,8 @@ class RunState:
         found: Files that the last look at the folder found.
         parts: Names of the reward's parts, in the order of their first appearance.
         evaluations: Name -> (size, time of change) of the predictions that were read.
-        newest: Time of the last change of a file, in seconds.
+        metrics: (size, time of change) of the trainer's log.
+        newest: Time of the last change of either log, in seconds.
         version: Grows with every change.
     """
 
@@ -79,6 +80,7 @@ class RunState:
     found: int = 0
     parts: list[str] = field(default_factory=list)
     evaluations: dict[str, tuple[int, int]] = field(default_factory=dict)
+    metrics: tuple[int, int] = (0, 0)
     newest: float = 0.0
     version: int = 0
 
@@ -187,8 +189,22 @@ class Index:
                 batch, rows = [], 0
         if batch:
             self._store(run, batch)
+        self._look_at_metrics(run)
         self._refresh_evaluations(run)
         return state.version != before
+
+    def _look_at_metrics(self, run: Run) -> None:
+        """Notes a change of the trainer's log, which pages read themselves: it is small."""
+        state = self.states[run.number]
+        try:
+            stat = os.stat(run.metrics)
+        except OSError:  # not there yet
+            return
+        mark = (stat.st_size, stat.st_mtime_ns)
+        if state.metrics != mark:
+            state.metrics = mark
+            state.newest = max(state.newest, stat.st_mtime)
+            state.version += 1
 
     def _numbered(self, table: pa.Table, run: Run, number: int, parts: list[str]) -> pa.Table:
         """The table with run, file and the index's names of the reward's parts; new parts become columns."""

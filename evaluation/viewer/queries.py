@@ -168,7 +168,8 @@ def find_completions(index: Index, where: Where, sort: str, page: int) -> tuple[
         count = f"SELECT count(*) AS total FROM rows WHERE {where.condition}"
         total = index.fetch(count, where.values)[0]["total"]
     rows = index.fetch(
-        f"SELECT * FROM rows WHERE rowid IN (SELECT unnest($numbers)) ORDER BY {SORTS[sort][1]}",
+        "SELECT *, (SELECT images FROM groups g WHERE g.run = r.run AND g.file = r.file AND g.grp = r.grp) AS images "
+        f"FROM rows r WHERE rowid IN (SELECT unnest($numbers)) ORDER BY {SORTS[sort][1]}",
         {"numbers": [row["number"] for row in picked]},
     )
     return rows, total

@@ -149,11 +149,16 @@ def completions_page(viewer: Viewer, request: Request) -> Response:
     sort = choice(request.query_params, "sort", SORTS, "-step")
     page = page_of(request.query_params)
     rows, total = queries.find_completions(viewer.index, where, sort, page)
+    shown = []
+    for row in rows:
+        images, base = images_of(row["images"])[:1], _group_path(run, place_of(row)) + "/image"
+        pictures = viewer.pictures(request, run.number, images, base, True)
+        shown.append(_shown(run, row, _parts(viewer, run)) | {"pictures": pictures})
     return viewer.page(
         request,
         "completions.html.j2",
         run,
-        rows=[_shown(run, row, _parts(viewer, run)) for row in rows],
+        rows=shown,
         total=total,
         words=where.words,
         sort=sort,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -58,6 +59,20 @@ def test_new_steps_show_up_and_those_taken_back_go(runs, client):
     assert [(row["step"], row["reward"]) for row in rows] == [(0, 0.5), (1, 0.5), (2, 0.0)]
     assert table(asked, "SELECT count(*) AS n FROM rows")[0]["n"] == 6
     assert table(asked, "SELECT count(*) AS n FROM groups")[0]["n"] == 3
+
+
+def test_the_trainers_log_is_watched_too(runs, client):
+    """SFT writes no completions, and is live all the same."""
+    runs.metrics([{"stage": "sft", "step": 1, "loss": 2.0}, {"stage": "sft", "step": 2, "loss": 1.0}])
+    asked = client()
+    state = json.loads(asked.get("/api/state").text)["runs"][0]
+    assert (state["state"], state["last"]) == ("live", None)
+    assert "SFT loss" in asked.get("/").text
+    runs.metrics([{"stage": "sft", "step": step, "loss": 2.0 / step} for step in (1, 2, 3)])
+    assert asked.index.refresh()
+    assert not asked.index.refresh()
+    (runs.folder / "run/grpo/final").mkdir(parents=True)
+    assert json.loads(asked.get("/api/state").text)["runs"][0]["state"] == "finished"
 
 
 def test_parts_of_the_reward_come_and_go(runs, client):
