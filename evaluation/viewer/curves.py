@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -165,4 +166,4 @@ def _short(rows: Sequence[dict[str, Any]], name: str) -> list[float | None]:
 
 def _rounded(value: float | None) -> float | None:
     """To so many digits as a chart can show: it halves the page."""
-    return None if value is None or value != value else float(f"{value:.{DIGITS}g}")
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")

@@ -95,14 +95,19 @@ def _column(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
     if name not in table.column_names:
         return pa.nulls(table.num_rows, kind)
     column = table[name].combine_chunks()
-    return column if column.type == kind or kind == pa.list_(IMAGE_TYPE) else column.cast(kind)
+    if kind == pa.list_(IMAGE_TYPE):
+        return column
+    column = column if column.type == kind else column.cast(kind)
+    if pa.types.is_floating(kind):  # a mean with an infinity in it says nothing, and JSON cannot hold it
+        column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, kind))
+    return column
 
 
 def _images(images: Any) -> str:
-    """Paths and hashes as JSON: `[[path, sha256], ...]`."""
-    found = [(image or {}).get("path") for image in images or ()]
-    hashes = [(image or {}).get("sha256") for image in images or ()]
-    return json.dumps([[p, h] for p, h in zip(found, hashes, strict=True) if isinstance(p, str)])
+    """Paths and hashes as JSON: `[[path, sha256], ...]`; what is of another kind in a log of others is left out."""
+    found = images if isinstance(images, list) else []
+    pairs = [(one.get("path"), one.get("sha256")) if isinstance(one, dict) else (one, None) for one in found]
+    return json.dumps([(p, h if isinstance(h, str) else None) for p, h in pairs if isinstance(p, str)])
 
 
 def similarities(references: Sequence[Any], answers: Sequence[Any], settings: Settings) -> list[float]:

@@ -14,6 +14,8 @@ from glyphrl.rewards.normalization import normalize
 
 MOST_ALIGNED = 3000  # characters of either text; pages show less than half of it
 SHOWN_RAW = 4000
+FITS_ABOVE = 2  # characters
+CONTEXT = 100  # characters that stay at both ends of a long stretch that was read rightly
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,12 @@ class Mark:
     more: int = 0
     """Characters that are left out of the display."""
     line_break: bool = False
+    """Whether a line ends behind it, in a mark that itself stays on its line."""
+
+    @property
+    def short(self) -> bool:
+        """Whether what is missed fits above a mark; more stands in the line."""
+        return sum(len(stretch.text) for stretch in self.missed) <= FITS_ABOVE
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,8 @@ def glyphs(text: str, important: frozenset[str], mark_spaces: bool = False) -> l
 def _glyphs(text: str, important: frozenset[str], mark_spaces: bool) -> Iterator[Glyphs]:
     for piece in visible(text, mark_spaces):
         if piece.special:
-            yield Glyphs(piece.text, True, False)
+            # the line ends where the text's does, but not within a mark
+            yield Glyphs(piece.text if mark_spaces else piece.text.replace("↵", "↵\n"), True, False)
             continue
         for flag, chars in groupby(piece.text, key=lambda char: char in important):
             yield Glyphs("".join(chars), False, flag)
@@ -88,7 +97,7 @@ def proofread(reference: str | None, answer: str | None, settings: Settings) -> 
             )
             important += sum(a in settings.important or b in settings.important for a, b in pairs)
     marks = []
-    for segment in for_display(segments):
+    for segment in for_display(segments, context=CONTEXT):
         if segment.kind == "omitted":
             marks.append(Mark("omitted", [], [], max(len(segment.reference), len(segment.answer))))
             continue
@@ -97,7 +106,7 @@ def proofread(reference: str | None, answer: str | None, settings: Settings) -> 
                 segment.kind,
                 glyphs(read, settings.important, segment.kind != "equal"),
                 glyphs(true, settings.important, True) if segment.kind != "equal" else [],
-                line_break="\n" in read or (segment.kind != "equal" and "\n" in true),
+                line_break=segment.kind != "equal" and "\n" in true + read,
             )
             for true, read in _pairs(segment)
         ]

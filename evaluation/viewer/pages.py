@@ -126,12 +126,16 @@ def url_quoted(text: str) -> str:
 
 
 def percent(value: float | None, digits: int = 0) -> str:
-    """A share in percent.
+    """A share in percent; only all of something is 100.
 
-    >>> percent(0.4249, 1), percent(None)
-    ('42.5 %', '–')
+    >>> percent(0.4249, 1), percent(None), percent(0.9996)
+    ('42.5 %', '–', '99.9 %')
     """
-    return "–" if value is None or value != value else f"{100 * value:.{digits}f} %"
+    if value is None or value != value:
+        return "–"
+    if 0.99 < value < 1:
+        return f"{min(100 * value, 99.9):.1f} %"
+    return f"{100 * value:.{digits}f} %"
 
 
 def short(value: float | None, digits: int = 3) -> str:
@@ -142,6 +146,8 @@ def short(value: float | None, digits: int = 3) -> str:
     """
     if value is None or value != value:
         return "–"
+    if abs(value) >= 1e9:
+        return f"{value:.3g}".replace("-", "−")
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}f}"
     if "." in text:
         text = text.rstrip("0").rstrip(".")

@@ -97,7 +97,7 @@ def evaluation_settings(folder: Path, default: Settings) -> Settings:
 def count_edits(reference: str, answer: str) -> Counter[tuple[str, str]]:
     """(true character, read character) -> how often; empty for nothing.
 
-    >>> sorted(count_edits("476.0", "47G0x").items())
+    >>> sorted(count_edits("a6b.cd", "aGbcdx").items())
     [(('', 'x'), 1), (('.', ''), 1), (('6', 'G'), 1)]
     """
     return Counter(_edits(reference[:MOST_EDITED], answer[:MOST_EDITED]))

@@ -164,3 +164,35 @@ def test_the_index_reaches_neither_files_nor_the_network(runs, client):
     ):
         with pytest.raises(duckdb.Error):
             asked.index.fetch(statement)
+
+
+def test_odd_values_of_a_foreign_log(runs, client):
+    """Nulls, infinities, images as plain paths, numbers as ids: nothing that a file may hold ends the reading."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = runs.write(0, [["476.0", "4"]])
+    table = pq.read_table(path)
+    odd = {
+        "sample_id": [7, None],
+        "images": [["/a.png"], None],
+        "completion": [None, "x"],
+        "solution": [None, None],
+        "answer": ["4", None],
+        "reward": [float("inf"), float("nan")],
+        "advantage": [1e308, -1e308],
+        "num_tokens": [None, None],
+        "reward/ned": [float("-inf"), 1e308],
+    }
+    for name, values in odd.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    pq.write_table(table, path)
+    runs.write(1, [["476.0"]])
+    asked = client()
+    assert not asked.index.states[0].broken
+    (row,) = asked.index.fetch("SELECT * FROM steps WHERE step = 0")
+    assert row["reward"] is None
+    for address in ("/", "/api/curves", "/run/0/step/0", "/run/0/step/0/group/0-0-0", "/run/0/completions?sort=reward",
+                    "/run/0/samples", "/run/0/sample?id=7"):  # fmt: skip
+        assert asked.get(address).status == 200, address
+    json.loads(asked.get("/api/curves").text)

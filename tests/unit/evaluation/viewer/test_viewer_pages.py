@@ -129,6 +129,10 @@ def test_marks_count_errors_and_important_ones():
     ]  # fmt: skip
     assert (reading.errors, reading.important) == (3, 1)
     assert proofread("", "", Settings()).errors == 0
+    assert [mark.short for mark in proofread("abcdef", "adef", Settings()).marks] == [True] * 3
+    assert [mark.short for mark in proofread("abcdef", "aef", Settings()).marks][
+        1
+    ] is False  # three characters
     assert proofread(None, "7", Settings()).important == 1
 
 
