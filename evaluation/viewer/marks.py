@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -14,6 +14,7 @@ from glyphrl.rewards.normalization import normalize
 
 MOST_ALIGNED = 3000  # characters of either text; pages show less than half of it
 SHOWN_RAW = 4000
+LINE = 120  # characters
 FITS_ABOVE = 2  # characters
 CONTEXT = 100  # characters that stay at both ends of a long stretch that was read rightly
 
@@ -36,13 +37,10 @@ class Mark:
     missed: list[Glyphs]
     more: int = 0
     """Characters that are left out of the display."""
+    short: bool = False
+    """Whether what is missed fits above a mark; more stands in the line."""
     line_break: bool = False
-    """Whether a line ends behind it, in a mark that itself stays on its line."""
-
-    @property
-    def short(self) -> bool:
-        """Whether what is missed fits above a mark; more stands in the line."""
-        return sum(len(stretch.text) for stretch in self.missed) <= FITS_ABOVE
+    """Whether a line ends behind a mark that itself stays on its line."""
 
 
 @dataclass(frozen=True)
@@ -54,24 +52,34 @@ class Reading:
         errors: Edits between reference and answer.
         important: Edits that touch an important character.
         cut: Whether only the beginnings of the texts were compared.
+        long: Whether it is a page rather than a line, and is set in smaller type.
     """
 
     marks: list[Mark]
     errors: int
     important: int
     cut: bool
+    long: bool
 
 
-def glyphs(text: str, important: frozenset[str], mark_spaces: bool = False) -> list[Glyphs]:
-    """`text` in stretches, with hidden characters visible and important ones flagged."""
-    return list(_glyphs(text, important, mark_spaces))
+def glyphs(
+    text: str, important: frozenset[str], mark_spaces: bool = False, lines: bool = True
+) -> list[Glyphs]:
+    """`text` in stretches, with hidden characters visible and important ones flagged.
+
+    Args:
+        text: Anything.
+        important: Characters to flag.
+        mark_spaces: Whether spaces are shown too.
+        lines: Whether a line ends where one of the text does; else only the sign for it stands there.
+    """
+    return list(_glyphs(text, important, mark_spaces, lines))
 
 
-def _glyphs(text: str, important: frozenset[str], mark_spaces: bool) -> Iterator[Glyphs]:
+def _glyphs(text: str, important: frozenset[str], mark_spaces: bool, lines: bool) -> Iterator[Glyphs]:
     for piece in visible(text, mark_spaces):
         if piece.special:
-            # the line ends where the text's does, but not within a mark
-            yield Glyphs(piece.text if mark_spaces else piece.text.replace("↵", "↵\n"), True, False)
+            yield Glyphs(piece.text.replace("↵", "↵\n") if lines else piece.text, True, False)
             continue
         for flag, chars in groupby(piece.text, key=lambda char: char in important):
             yield Glyphs("".join(chars), False, flag)
@@ -96,30 +104,50 @@ def proofread(reference: str | None, answer: str | None, settings: Settings) -> 
                 strict=True,
             )
             important += sum(a in settings.important or b in settings.important for a, b in pairs)
-    marks = []
-    for segment in for_display(segments, context=CONTEXT):
-        if segment.kind == "omitted":
-            marks.append(Mark("omitted", [], [], max(len(segment.reference), len(segment.answer))))
-            continue
-        marks += [
-            Mark(
-                segment.kind,
-                glyphs(read, settings.important, segment.kind != "equal"),
-                glyphs(true, settings.important, True) if segment.kind != "equal" else [],
-                line_break=segment.kind != "equal" and "\n" in true + read,
-            )
-            for true, read in _pairs(segment)
-        ]
-    return Reading(marks, errors, important, cut)
+    shown = _joined(for_display(segments, context=CONTEXT))
+    marks = [_mark(part, settings.important) for segment in shown for part in _single_pairs(segment)]
+    return Reading(marks, errors, important, cut, max(len(true), len(read)) > LINE)
 
 
-def _pairs(segment: Segment) -> list[tuple[str, str]]:
+def _joined(segments: Sequence[Segment]) -> list[Segment]:
+    """Neighbours of one kind as one: writing from right to left keeps its order only within one stretch."""
+    found = []
+    for kind, group in groupby(segments, key=lambda segment: segment.kind):
+        parts = list(group)
+        if kind == "omitted":
+            found += parts
+        else:
+            joined = ("".join(p.reference for p in parts), "".join(p.answer for p in parts))
+            found.append(Segment(kind, *joined))
+    return found
+
+
+def _single_pairs(segment: Segment) -> list[Segment]:
     """A substitution character by character, so that each true one stands above the one it was taken for."""
     true, read = segment.reference, segment.answer
     marked = any(
         unicodedata.combining(char) for char in true + read
     )  # a mark needs the letter that it sits on
-    return [(true, read)] if segment.kind != "substitution" or marked else list(zip(true, read, strict=True))
+    if segment.kind != "substitution" or marked:
+        return [segment]
+    return [Segment(segment.kind, *pair) for pair in zip(true, read, strict=True)]
+
+
+def _mark(segment: Segment, important: frozenset[str]) -> Mark:
+    true, read = segment.reference, segment.answer
+    if segment.kind == "omitted":
+        return Mark("omitted", [], [], max(len(true), len(read)))
+    if segment.kind == "equal":
+        return Mark("equal", glyphs(read, important), [])
+    short = len(true) <= FITS_ABOVE
+    above = segment.kind == "substitution" or (segment.kind == "deletion" and short)
+    return Mark(
+        segment.kind,
+        glyphs(read, important, True, lines=not above),
+        glyphs(true, important, True, lines=not above),
+        short=short,
+        line_break=above and "\n" in true + read,
+    )
 
 
 def lines_of(text: str | None, limit: int = SHOWN_RAW) -> tuple[list[list[Glyphs]], int]:
