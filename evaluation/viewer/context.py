@@ -88,7 +88,11 @@ class Viewer:
             "steps": rows["steps"],
             "completions": rows["completions"] or 0,
             "age": age,
-            "state": "finished" if run.finished else "live" if age and age < LIVE_SECONDS else "quiet",
+            "state": "finished"
+            if run.finished
+            else "live"
+            if age is not None and age < LIVE_SECONDS
+            else "quiet",
         }
 
     def pictures(
@@ -138,7 +142,7 @@ class Viewer:
             "run": run,
             "runs": self.index.runs,
             "states": {one.number: self.run_state(one) for one in self.index.runs},
-            "broken": {one.number: self.index.states[one.number].broken for one in self.index.runs},
+            "broken": {one.number: dict(self.index.states[one.number].broken) for one in self.index.runs},
             "failure": self.index.failure,
             "path": request.url.path,
             "query": {n: v for n, v in request.query_params.items() if n != "export"},

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glyphrl.evaluation.training_curves import read_training_log, training_charts
 from glyphrl.evaluation.viewer.index import Index
 from glyphrl.evaluation.viewer.runs import Run
+
+if TYPE_CHECKING:
+    import numpy as np
 
 POINTS = 600  # a chart is not wider; longer runs are averaged over neighbouring steps
 DIGITS = 5
@@ -145,19 +148,30 @@ def _from_trainer(run: Run, logged: bool) -> list[Chart]:
     for chart in training_charts(read_training_log(run.metrics)):
         if logged and chart.title in FROM_LOG:
             continue
-        series = []
-        for curve in chart.curves:
-            keep = slice(None, None, max(1, -(-len(curve.steps) // POINTS)))
-            series.append(
-                Series(
-                    run.number,
-                    curve.name,
-                    [float(step) for step in curve.steps[keep]],
-                    [_rounded(float(value)) for value in curve.values[keep]],
-                )
+        width = max(1, -(-max(len(curve.steps) for curve in chart.curves) // POINTS))
+        series = [
+            Series(
+                run.number,
+                curve.name,
+                [round(step, 1) for step in averaged(curve.steps, width)],
+                [_rounded(value) for value in averaged(curve.values, width)],
             )
-        found.append(Chart(chart.title, chart.caption, chart.percent, False, series))
+            for curve in chart.curves
+        ]
+        caption = chart.caption + (f" Each point is the mean of {width} logged ones." if width > 1 else "")
+        found.append(Chart(chart.title, caption, chart.percent, False, series))
     return found
+
+
+def averaged(values: np.ndarray, width: int) -> list[float]:
+    """Means over `width` neighbours, (S,) -> ceil(S / width) values; the last one may be of fewer.
+
+    >>> import numpy
+    >>> averaged(numpy.array([1.0, 3.0, 5.0, 7.0, 8.0]), 2)
+    [2.0, 6.0, 8.0]
+    """
+    starts = range(0, len(values), width)
+    return [float(values[start : start + width].mean()) for start in starts]
 
 
 def _short(rows: Sequence[dict[str, Any]], name: str) -> list[float | None]:

@@ -8,7 +8,9 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("name", ["filters", "pages", "predictions", "queries", "security", "server"])
+@pytest.mark.parametrize(
+    "name", ["curves", "filters", "pages", "predictions", "queries", "security", "server"]
+)
 def test_examples(name):
     module = importlib.import_module(f"glyphrl.evaluation.viewer.{name}")
     failed, tried = doctest.testmod(module)

@@ -255,6 +255,21 @@ def test_two_runs_overlaid(runs, client):
     assert asked.get("/api/curves?runs=7").status == 400
 
 
+def test_long_runs_are_averaged(runs, client, monkeypatch):
+    monkeypatch.setattr("glyphrl.evaluation.viewer.curves.POINTS", 2)
+    for step, answer in enumerate(("476.0", "4", "4", "476.0")):
+        runs.write(step, [[answer]])
+    runs.metrics(
+        [{"stage": "grpo", "step": 1_000_000 + step, "entropy": float(step)} for step in (1, 2, 3, 4)]
+    )
+    charts = {chart["title"]: chart for chart in json.loads(client().get("/api/curves").text)}
+    reward, entropy = charts["Reward"]["series"][0], charts["Entropy"]["series"][0]
+    assert (reward["x"], reward["y"]) == ([0.5, 2.5], [0.5, 0.5])
+    assert (entropy["x"], entropy["y"]) == ([1_000_001.5, 1_000_003.5], [1.5, 3.5])
+    assert "mean of 2 steps" in charts["Reward"]["caption"]
+    assert "mean of 2 logged ones" in charts["Entropy"]["caption"]
+
+
 def test_nothing_logged_yet(runs, client):
     (runs.folder / "run").mkdir()
     (runs.folder / "run/config.yaml").write_text("seed: 0\n")
