@@ -84,11 +84,6 @@ class RunState:
     newest: float = 0.0
     version: int = 0
 
-    @property
-    def reading(self) -> bool:
-        """Whether files are still to be read."""
-        return len(self.files) < self.found
-
 
 class Index:
     """The tables `rows`, `groups`, `steps`, `predictions` and `confusions` of all runs."""
@@ -152,6 +147,10 @@ class Index:
             Whether anything has changed.
         """
         with self._lock:
+            for (
+                run
+            ) in self.runs:  # pages say what is still to come, also of the runs that wait for the first one
+                self.states[run.number].found = len(run.log_files())
             changed = [self._refresh_run(run) for run in self.runs if not self._stop.is_set()]
         return any(changed)
 

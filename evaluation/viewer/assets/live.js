@@ -34,7 +34,7 @@ async function look() {
   document.body.classList.remove("gone");
   const marks = JSON.stringify(state.runs.map((run) => [run.version, run.read, run.found]));
   const changed = known !== null && marks !== known;
-  const stale = document.getElementById("reading") && state.runs.every((run) => run.read === run.found);
+  const stale = document.querySelector("[data-reading]") && state.runs.every((run) => run.read === run.found);
   known = marks;
   const mine = state.runs.find((run) => String(run.number) === body.run);
   if ((body.empty && changed) || stale) {

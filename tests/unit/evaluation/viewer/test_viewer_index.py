@@ -61,6 +61,16 @@ def test_new_steps_show_up_and_those_taken_back_go(runs, client):
     assert table(asked, "SELECT count(*) AS n FROM groups")[0]["n"] == 3
 
 
+def test_pages_say_what_is_still_to_be_read(runs, client, monkeypatch):
+    for run in ("one", "two"):
+        runs.write(0, [["476.0"]], run=run)
+    from glyphrl.evaluation.viewer.index import Index
+
+    monkeypatch.setattr(Index, "_refresh_run", lambda self, run: False)  # as if reading had just begun
+    page = client("one", "two").get("/").text
+    assert page.count("0 of 1 files so far") == 2
+
+
 def test_the_trainers_log_is_watched_too(runs, client):
     """SFT writes no completions, and is live all the same."""
     runs.metrics([{"stage": "sft", "step": 1, "loss": 2.0}, {"stage": "sft", "step": 2, "loss": 1.0}])
