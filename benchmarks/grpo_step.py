@@ -23,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from grpo_step_swift import run_swift
 from grpo_step_systems import PHASES, SYSTEMS, Case
 
 # prompt tokens, completion tokens, groups of a step
@@ -94,7 +95,7 @@ def measure(case: Case, out: Path) -> dict[str, Any]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The results as a Markdown table, with ratios of TRL to each system."""
+    """The results as a Markdown table, with ratios of TRL to each system; empty where a system does not say."""
     head = [
         "shape",
         "G",
@@ -108,24 +109,21 @@ def table(results: list[dict[str, Any]]) -> str:
         "train vs TRL",
     ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    seconds = ["step_s", "train_s", *(f"{name}_s" for name in PHASES)]
+    trl = {(r["shape"], r["group_size"]): r for r in results if r["system"] == "trl"}
     for result in results:
-        peer = [
-            other
-            for other in results
-            if other["system"] == "trl"
-            and (other["shape"], other["group_size"]) == (result["shape"], result["group_size"])
-        ]
-        ratios = [f"{peer[0][name] / result[name]:.1f}x" if peer else "" for name in ("step_s", "train_s")]
+        peer = trl.get((result["shape"], result["group_size"]), {})
         cells = [
             result["shape"],
             result["group_size"],
             result["system"],
-            f"{result['step_s']:.2f}",
-            f"{result['train_s']:.2f}",
-            *(f"{result[f'{name}_s']:.2f}" for name in PHASES),
+            *(f"{result[name]:.2f}" if name in result else "" for name in seconds),
             f"{result['samples_per_s']:.2f}",
             f"{result['peak_mb']:.0f}",
-            *ratios,
+            *(
+                f"{peer[name] / result[name]:.1f}x" if name in peer and name in result else ""
+                for name in ("step_s", "train_s")
+            ),
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
@@ -139,13 +137,16 @@ def main() -> None:
     parser.add_argument("--groups", type=int, help="groups of a step (default: by shape)")
     parser.add_argument("--steps", type=int, default=3, help="steps that are timed")
     parser.add_argument("--system", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument(
+        "--swift-python", help="interpreter of an environment with ms-swift, see grpo_step_swift.py"
+    )
     parser.add_argument("--budget", type=int, help="max_tokens_per_micro_batch of this trainer")
     parser.add_argument("--model", help="model folder (default: 10 million random parameters)")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--lora", action="store_true", help="adapters of rank 16 instead of all weights")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
     options = parser.parse_args()
-    results = []
+    results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model = Path(options.model or folder / "model")
@@ -157,7 +158,7 @@ def main() -> None:
             groups = options.groups or groups
             images = draw_images(folder, prompt - overhead, groups * (options.steps + 1))
             for group_size in options.group:
-                for system in options.system:
+                for system in [*options.system, *(["ms-swift"] if options.swift_python else [])]:
                     case = Case(
                         shape,
                         system,
@@ -172,7 +173,15 @@ def main() -> None:
                         options.dtype,
                         options.lora,
                     )
-                    result = measure(case, folder / "run")
+                    if system == "ms-swift":
+                        fields = asdict(case)
+                        measured = run_swift(
+                            fields, images, folder / f"swift-{len(results)}", options.swift_python
+                        )
+                        kept = {n: v for n, v in fields.items() if n not in ("model", "images")}
+                        result = {**kept, **measured}
+                    else:
+                        result = measure(case, folder / "run")
                     results.append(result)
                     if options.json:
                         print(json.dumps(result), flush=True)

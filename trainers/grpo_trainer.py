@@ -26,12 +26,7 @@ from glyphrl.trainers.group_log import GroupLog
 from glyphrl.trainers.group_sampler import GroupSampler
 from glyphrl.trainers.grpo_batch import RunPlace, SampledGroup, rows_of, take_scores
 from glyphrl.trainers.grpo_metrics import LossMeter, generation_metrics
-from glyphrl.trainers.image_features import (
-    FeatureFolder,
-    ImageFeatures,
-    tower_fingerprint,
-    vision_is_frozen,
-)
+from glyphrl.trainers.image_features import FeatureFolder, ImageFeatures, vision_is_frozen
 from glyphrl.trainers.loss import Correction, LossSettings, reduce_loss
 from glyphrl.trainers.micro_batch import BatchBuilder, MicroBatch, Pass, pass_loss
 from glyphrl.trainers.models import unwrapped
@@ -109,27 +104,26 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
             system=system,
             chunk_groups=chunk_groups,
         )
-        self.loss_settings = LossSettings(
-            loss_type=args.loss_type,
-            epsilon_low=self.epsilon_low,
-            epsilon_high=self.epsilon_high,
-            delta=args.delta,
-            beta=self.beta,
-            use_bias_correction_kl=args.use_bias_correction_kl,
-            importance_sampling_level=args.importance_sampling_level,
-            max_completion_length=args.max_completion_length,
-        )
-        self.correction = Correction(
-            args.vllm_importance_sampling_mode,
-            args.vllm_importance_sampling_clip_min,
-            args.vllm_importance_sampling_clip_max,
-        )
+        self.loss_settings = LossSettings.of(args)
+        self.correction = Correction.of(args)
         base = unwrapped(self.accelerator.unwrap_model(self.model))
         banned = banned_token_ids(processor.tokenizer)
         add_scoring_forward(base, banned, args.temperature)
         if self.ref_model is not None:
             add_scoring_forward(self.accelerator.unwrap_model(self.ref_model), banned, args.temperature)
-        self.features = self._image_features(base, feature_folder)
+        self.features: ImageFeatures | None = None
+        if vision_is_frozen(base):
+            self.features = ImageFeatures(
+                base,
+                memory_bytes=int(self.options.feature_cache_gb * 2**30),
+                disk=FeatureFolder.of_tower(
+                    base,
+                    feature_folder,
+                    int(self.options.feature_cache_disk_gb * 2**30),
+                    (base.dtype, args.bf16, args.fp16),
+                ),
+                autocast=self.accelerator.autocast,
+            )
         self.builder = BatchBuilder(
             self.loss_settings,
             rope_index_of(base),
@@ -138,17 +132,6 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
             max_tokens=self.options.max_tokens_per_micro_batch,
         )
         self.buffer: list[MicroBatch] = []
-
-    def _image_features(self, base: Any, folder: Path | None) -> ImageFeatures | None:
-        """The cache of encoded images, where the vision tower stays as it is."""
-        if not vision_is_frozen(base):
-            return None
-        disk = None
-        if folder is not None and self.options.feature_cache_disk_gb > 0:
-            name = tower_fingerprint(base, base.dtype, self.args.bf16, self.args.fp16)
-            disk = FeatureFolder(folder / name, int(self.options.feature_cache_disk_gb * 2**30))
-        memory = int(self.options.feature_cache_gb * 2**30)
-        return ImageFeatures(base, memory_bytes=memory, disk=disk, autocast=self.accelerator.autocast)
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> EpochSampler:
         self.epoch_sampler = EpochSampler(
@@ -304,8 +287,7 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
         part = part.to(self.accelerator.device)
         with self.accelerator.autocast():
             scores = score_groups(model, part.packed)
-        correction = self.correction if self.args.vllm_importance_sampling_correction else None
-        per_token = pass_loss(part, scores, self.loss_settings, correction, meter)
+        per_token = pass_loss(part, scores, self.loss_settings, self.correction, meter)
         steps = self.current_gradient_accumulation_steps
         return reduce_loss(per_token, part.weights, self.loss_settings, accumulation_steps=steps)
 

@@ -121,6 +121,15 @@ class FeatureFolder:
         self.max_bytes = max_bytes
         folder.mkdir(parents=True, exist_ok=True)
 
+    @classmethod
+    def of_tower(
+        cls, model: Any, folder: Path | None, max_bytes: int, settings: tuple[object, ...]
+    ) -> FeatureFolder | None:
+        """The folder within `folder` for the tower of `model` under some settings; None where nothing may be kept."""
+        if folder is None or max_bytes == 0:
+            return None
+        return cls(folder / tower_fingerprint(model, *settings), max_bytes)
+
     def read(self, name: str) -> torch.Tensor | None:
         """What was written under a name; None where there is nothing (any more)."""
         path = self._path(name)

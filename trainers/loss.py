@@ -6,7 +6,7 @@ Shapes: C completions, T tokens; every tensor is zero or ignored where `mask` is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -25,6 +25,20 @@ class LossSettings:
     use_bias_correction_kl: bool = True
     importance_sampling_level: Literal["token", "sequence"] = "token"
     max_completion_length: int = 256
+
+    @classmethod
+    def of(cls, args: Any) -> LossSettings:
+        """Those of a GRPOConfig."""
+        return cls(
+            loss_type=args.loss_type,
+            epsilon_low=args.epsilon,
+            epsilon_high=args.epsilon if args.epsilon_high is None else args.epsilon_high,
+            delta=args.delta,
+            beta=args.beta,
+            use_bias_correction_kl=args.use_bias_correction_kl,
+            importance_sampling_level=args.importance_sampling_level,
+            max_completion_length=args.max_completion_length,
+        )
 
 
 @dataclass(frozen=True)
@@ -137,6 +151,17 @@ class Correction:
     """Lower bound of the ratio."""
     clip_max: float | None
     """Upper bound of the ratio."""
+
+    @classmethod
+    def of(cls, args: Any) -> Correction | None:
+        """That of a GRPOConfig; None where it asks for none."""
+        if not args.vllm_importance_sampling_correction:
+            return None
+        return cls(
+            args.vllm_importance_sampling_mode,
+            args.vllm_importance_sampling_clip_min,
+            args.vllm_importance_sampling_clip_max,
+        )
 
 
 def sampler_correction(

@@ -29,6 +29,7 @@ from glyphrl.rewards import RewardError, register_reward
 from glyphrl.rewards.compose import build_composer
 from glyphrl.trainers import grpo_trainer
 from glyphrl.trainers.completions_log import read_completions
+from glyphrl.trainers.image_features import ImageFeatures
 from glyphrl.trainers.micro_batch import BatchBuilder
 from glyphrl.trainers.models import freeze
 
@@ -322,7 +323,7 @@ def test_a_frozen_tower_encodes_an_image_once(tiny25, samples, tmp_path):
         freeze(trainer.model, vision=True, merger=True)
         freeze(trainer.ref_model, vision=True, merger=True)
         nudge(trainer.model, 1, 0.02)
-        trainer.features = trainer._image_features(trainer.model, None) if cached else None
+        trainer.features = ImageFeatures(trainer.model, memory_bytes=10**6) if cached else None
         seen = []
         for model in (trainer.model, trainer.ref_model):
             model.model.visual.register_forward_pre_hook(

@@ -102,6 +102,14 @@ def test_a_file_that_was_cut_short_is_as_none(tmp_path):
     assert folder.read("a") is None
 
 
+def test_a_folder_for_each_tower(tiny25, tmp_path):
+    model = tiny25.model()
+    assert FeatureFolder.of_tower(model, None, 100, ()) is None
+    assert FeatureFolder.of_tower(model, tmp_path, 0, ()) is None
+    folder = FeatureFolder.of_tower(model, tmp_path, 100, (1,))
+    assert folder.folder == tmp_path / tower_fingerprint(model, 1)
+
+
 def test_frozen_or_not(tiny25):
     model = tiny25.model()
     assert not vision_is_frozen(model)
