@@ -42,6 +42,7 @@ from glyphrl.evaluation.training_curves import METRICS_LOG, read_training_log, t
 from glyphrl.evaluation.visible import visible, visible_text
 from glyphrl.files import atomic_write_text
 from glyphrl.rewards.normalization import normalize
+from glyphrl.trainers.alarms import read_alarms, read_stopped
 
 REPORT = "report.html"
 STYLE = "report.css"
@@ -111,6 +112,8 @@ def write_run_report(
         summary=summary,
         charts=charts,
         broken_lines=log.broken_lines,
+        alarms=read_alarms(run_dir),
+        stopped=read_stopped(run_dir / "grpo" / "final"),
         config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
         **(_comparison(run_dir, summary, worst_cases, changed_cases) if summary else {}),
     )

@@ -114,6 +114,13 @@ _WANTED = (
     ),
     _REWARD_PARTS,
     _Wanted(
+        "Edit similarity",
+        "Of answers to references, whatever the reward is: where it falls while the reward rises, the reward is gamed.",
+        "grpo",
+        (("edit_similarity", "edit similarity"),),
+        percent=True,
+    ),
+    _Wanted(
         "Completion length",
         "Tokens: the mean, and a band from the shortest to the longest completion of a step.",
         "grpo",

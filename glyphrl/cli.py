@@ -1,6 +1,7 @@
 """The command `glyphrl`: parses the arguments, calls the command, turns errors into sentences and exit codes.
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted. Nothing heavy is imported before a command runs.
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 stopped by the guard, 130 interrupted.
+Nothing heavy is imported before a command runs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ start here:
   glyphrl train configs/sft.yaml data.train=FOLDER    the run
 
 Any key of a configuration can be set on the command line: grpo.learning_rate=1e-6
-Exit codes: 0 done, 1 failed, 2 wrong use. GLYPHRL_DEBUG=1 shows where an error comes from.
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 stopped by the guard. GLYPHRL_DEBUG=1 shows where an error comes from.
 """
 
 

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 from glyphrl.config_checks import check_config
 from glyphrl.config_overrides import apply_overrides
 from glyphrl.config_paths import resolve_paths
-from glyphrl.config_schema import EvalConfig, RewardSpec, RunConfig, StageConfig, own_fields
+from glyphrl.config_schema import EvalConfig, GuardConfig, RewardSpec, RunConfig, StageConfig, own_fields
 from glyphrl.config_yaml import dump_yaml, read_yaml
 from glyphrl.trl_fields import trl_fields
 from glyphrl.trl_policy import CONFIG_CLASS, RENAMED, Stage, field_type, honoured, refusal
@@ -92,6 +92,8 @@ def _build(value: Any, kind: type, where: Where) -> Any:
         return _build_stage(value, kind, where)
     if kind is RewardSpec and isinstance(value, str):
         value = {"name": value}
+    if kind is GuardConfig and isinstance(value, str):
+        value = {"action": value}
     if value is None:  # a section whose keys are all commented out
         value = {}
     if not isinstance(value, dict):

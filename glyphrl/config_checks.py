@@ -43,6 +43,7 @@ def find_problems(config: RunConfig) -> list[Finding]:
         *_check_data(config),
         *_check_rewards(config),
         *_check_rollout(config),
+        *_check_guard(config),
         *_check_eval(config),
         *_check_launch(config),
     ]
@@ -50,7 +51,7 @@ def find_problems(config: RunConfig) -> list[Finding]:
         if stage_enabled(config, stage):
             findings += check_stage(config, stage)
     if stage_enabled(config, "grpo"):
-        findings += [*_check_own_settings(config), *check_grpo(config)]
+        findings += [*_check_own_settings(config), *check_grpo(config), *_check_kept_checkpoints(config)]
     if config.launch.deepspeed is not None and Path(config.launch.deepspeed).exists():
         findings += check_deepspeed(config)
     return findings
@@ -184,6 +185,30 @@ def _check_rollout(config: RunConfig) -> Iterator[Finding]:
     for name, instead in _ENGINE_ARGS.items():
         if name in rollout.engine_args:
             yield f"rollout.engine_args.{name}", f"has a key of its own; set {instead}"
+
+
+def _check_guard(config: RunConfig) -> Iterator[Finding]:
+    guard = config.guard
+    yield from below(guard, "guard", window=6, similarity_drop=0, length_growth=1)
+    for name in ("cut_off_growth", "repetition_growth", "no_signal", "degenerate"):
+        value = getattr(guard, name)
+        if value is not None and not 0 < value <= 1:
+            yield f"guard.{name}", f"is {value}, expected a share above 0 and at most 1, or null for no alarm"
+
+
+def _check_kept_checkpoints(config: RunConfig) -> Iterator[Finding]:
+    """A stop needs a checkpoint from before its window."""
+    args = config.grpo.args if config.grpo is not None else {}
+    limit, every = args.get("save_total_limit"), args.get("save_steps", 500)
+    if config.guard.action != "stop" or limit is None or args.get("save_strategy", "steps") != "steps":
+        return
+    span = config.guard.window * max(1, int(args.get("logging_steps", 1)))
+    if every >= 1 and every * (limit - 1) < span:
+        yield (
+            "grpo.save_total_limit",
+            f"is {limit} with a checkpoint every {every:g} steps, so that none may be left from before the {span} "
+            f"steps of an alarm of guard: stop; expected at least {math.ceil(span / every) + 1}",
+        )
 
 
 def _check_own_settings(config: RunConfig) -> Iterator[Finding]:

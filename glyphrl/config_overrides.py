@@ -99,6 +99,8 @@ def _set(raw: dict[str, Any], parts: list[str], value: Any, text: str) -> None:
             else:
                 if node.get(part) is None:
                     node[part] = _default_at(parts[: depth + 1])
+                elif parts[: depth + 1] == ["guard"] and isinstance(node[part], str):  # its action alone
+                    node[part] = {"action": node[part]}
                 node = node[part]
         elif isinstance(node, list):
             index = int(part) if part.isdecimal() else -1

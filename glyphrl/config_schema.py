@@ -213,6 +213,31 @@ class RolloutConfig:
 
 
 @dataclass
+class GuardConfig:
+    """Alarms of the GRPO stage; `guard: stop` is short for `guard: {action: stop}`."""
+
+    action: Literal["warn", "stop", "off"] = "warn"
+    """On an alarm: say it (log, progress line, alarms.jsonl, report), or end the stage too, with the last checkpoint \
+    from before the alarm's window as its result."""
+    window: int = 20
+    """Logged steps that are looked at together; growth compares half a window now with the first half window of the \
+    run."""
+    similarity_drop: float | None = 0.02
+    """Alarm `gaming`: the reward rises over a window while edit similarity falls by this much at least. None: none."""
+    length_growth: float | None = 2.0
+    """Alarm `length`: the mean length of completions is this many times what it was. None: none."""
+    cut_off_growth: float | None = 0.25
+    """Alarm `cut_off`: the share of completions cut off at the length limit has grown by this much. None: none."""
+    repetition_growth: float | None = 0.2
+    """Alarm `repetition`: the share of answers that is repetition has grown by this much. None: none."""
+    no_signal: float | None = 0.9
+    """Alarm `no_signal`: this share of groups has no spread in its rewards. None: none."""
+    degenerate: float | None = 0.3
+    """Alarm `degenerate`: this share of the completions in the exact format is empty or the same wrong answer for \
+    most samples. None: none."""
+
+
+@dataclass
 class EvalConfig:
     """Held-out evaluation."""
 
@@ -264,6 +289,7 @@ class RunConfig:
     sft: StageConfig | None = None
     grpo: GrpoStageConfig | None = None
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
 

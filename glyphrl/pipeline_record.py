@@ -73,7 +73,7 @@ def prepare_folder(
     return path
 
 
-CHANGEABLE = ("launch.", "eval.", "rollout.")  # sections that a resumed run may change
+CHANGEABLE = ("launch.", "eval.", "rollout.", "guard.")  # sections that a resumed run may change
 
 
 def refuse_other_settings(before: RunConfig, now: RunConfig, root: Path) -> None:

@@ -13,6 +13,7 @@ from glyphrl.data.load import load_split
 from glyphrl.data.table import SampleTable
 from glyphrl.rewards.compose import build_composer
 from glyphrl.trainers.completions_log import CompletionsLog
+from glyphrl.trainers.guard_callback import GuardCallback, save_good
 from glyphrl.trainers.metrics_log import MetricsFile, ProgressBar
 from glyphrl.trainers.models import (
     adapter_base,
@@ -61,6 +62,7 @@ def run(config: RunConfig, *, resume: bool = False) -> Path:
     model = load_for_training(start, config.model, cpu=use_cpu(config))
     logger.info("GRPO: %d samples; %s", len(samples), trainable_report(model))
     log = CompletionsLog(folder.root)
+    guard = GuardCallback(config.guard, folder.root)
     trainer = GroupTrainer(
         model=model,
         args=args,
@@ -74,11 +76,14 @@ def run(config: RunConfig, *, resume: bool = False) -> Path:
         options=config.grpo,
         chunk_groups=config.rollout.chunk_groups,
         feature_folder=folder.root / "image_features",
-        callbacks=[MetricsFile(folder.root, "grpo"), ForgetUndoneSteps(log)],
+        callbacks=[MetricsFile(folder.root, "grpo"), ForgetUndoneSteps(log), guard],
     )
-    quieten(trainer, silent, lambda: ProgressBar("GRPO"))
+    quieten(trainer, silent, lambda: ProgressBar("GRPO", guard.note))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder.stage("grpo")) if resume else None)
-    save_final(trainer, processor, folder.final("grpo"))
+    if guard.stopped_by is None:
+        save_final(trainer, processor, folder.final("grpo"))
+    else:
+        save_good(trainer.accelerator, processor, guard.stopped_by, folder.final("grpo"), start, config.model)
     for name, count in composer.skipped_count.items():
         logger.warning("the reward %s skipped %d completions, e.g.: %s", name, count, composer.skipped[0])
     composer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from accelerate.utils import gather
 
 from glyphrl.rewards.compose import Scores
+from glyphrl.rewards.edit_distance import weighted_distances
+from glyphrl.rewards.repetition import Repetition, repetition
 from glyphrl.trainers.advantages import Advantages
 from glyphrl.trainers.grpo_batch import SampledGroup
 from glyphrl.trainers.loss import LossTerms
@@ -28,6 +31,7 @@ def generation_metrics(
         "length": [len(rollout.token_ids) for rollout in rollouts],
         "cut": [rollout.finish_reason == "length" for rollout in rollouts],
         "exact": [fault is None for fault in scores.faults],
+        **answer_columns(groups, scores.answers),
         "reward": scores.reward,
         **{f"rewards/{name}": values for name, values in scores.per_function.items()},
     }
@@ -42,6 +46,9 @@ def generation_metrics(
         "completions/clipped_ratio": column["cut"].mean(),
         "completions/mean_terminated_length": ended.mean() if ended.size else 0.0,
         "format_rate": column["exact"].mean(),
+        "edit_similarity": column["similarity"].mean(),
+        "repetition": column["repetition"].mean(),
+        "degenerate_rate": degenerate_share(column["exact"] == 1, column["answer"], column["reference"]),
         "frac_reward_zero_std": advantages.zero_spread.mean(),
     }
     for name in ("reward", *(key for key in local if key.startswith("rewards/"))):
@@ -54,6 +61,73 @@ def generation_metrics(
             metrics.update({f"{name}/mean": mean, f"{name}/std": spread})
     metrics.update(scores.metrics)
     return {name: float(value) for name, value in metrics.items()}
+
+
+def answer_columns(groups: Sequence[SampledGroup], answers: Sequence[str]) -> dict[str, np.ndarray]:
+    """What the answers say of the reading, whatever the reward is; (C,) float64 each.
+
+    Args:
+        groups: Groups of this rank.
+        answers: What was taken out of their completions, in order.
+
+    Returns:
+        `similarity` to the reference, `repetition` above the reference's, and `answer` and `reference` as numbers that
+        are equal where the texts are, on all ranks.
+    """
+    references = [group.prompt.sample.solution for group in groups for _ in group.rollouts]
+    ngram = Repetition.ngram
+    allowed = {text: repetition(text, ngram) for text in set(references)}
+    return {
+        "similarity": edit_similarities(references, answers),
+        "repetition": np.array(
+            [
+                max(0.0, repetition(answer, ngram) - allowed[reference])
+                for answer, reference in zip(answers, references, strict=True)
+            ]
+        ),
+        "answer": np.array([text_number(text) for text in answers]),
+        "reference": np.array([text_number(text.strip()) for text in references]),
+    }
+
+
+def edit_similarities(references: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+    """(C,) 1 - distance / length of the longer text; 1 for two empty texts."""
+    distances, _ = weighted_distances(references, answers, important_weight=1.0)
+    pairs = zip(references, answers, strict=True)
+    longer = np.array([max(len(reference), len(answer), 1) for reference, answer in pairs])
+    return 1.0 - distances / longer
+
+
+def text_number(text: str) -> float:
+    """A text as a number that float64 holds exactly: 0 for an empty one, else 48 bits of its hash."""
+    if not text:
+        return 0.0
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).digest()
+    return float(int.from_bytes(digest, "big"))
+
+
+FEW_REFERENCES = 3
+"""An answer that is wrong for fewer different references is no pattern."""
+
+
+def degenerate_share(exact: np.ndarray, answers: np.ndarray, references: np.ndarray) -> float:
+    """Share of completions in the exact format whose answer reads nothing; 0 where none is in the format.
+
+    An answer reads nothing where it is wrong and empty, or wrong for at least three references and for half of all.
+
+    Args:
+        exact: (C,) bool.
+        answers: (C,) as `text_number` gives them.
+        references: (C,) likewise.
+    """
+    if not exact.any():
+        return 0.0
+    wrong = answers != references
+    needed = max(FEW_REFERENCES, len(np.unique(references)) / 2)
+    pairs = np.unique(np.stack([answers[wrong], references[wrong]], axis=1), axis=0)
+    texts, spread = np.unique(pairs[:, 0], return_counts=True)
+    nothing = wrong & ((answers == 0) | np.isin(answers, texts[spread >= needed]))
+    return float(nothing[exact].mean())
 
 
 class LossMeter:

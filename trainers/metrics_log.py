@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,14 @@ class ProgressBar(TrainerCallback):
         ("eval_loss", "eval", "{:.3f}"),
         ("reward", "reward", "{:.3f}"),
         ("format_rate", "format", "{:.0%}"),
+        ("edit_similarity", "similarity", "{:.3f}"),
         ("completions/mean_length", "length", "{:.1f}"),
     )
 
-    def __init__(self, stage: str) -> None:
-        """Names the stage in front of the bar."""
+    def __init__(self, stage: str, note: Callable[[], str] = str) -> None:
+        """Names the stage in front of the bar, and shows the alarms that `note` tells of."""
         self.stage = stage
+        self.note = note
         self.bar: tqdm | None = None
         self.numbers: dict[str, str] = {}
 
@@ -102,7 +105,8 @@ class ProgressBar(TrainerCallback):
         for name, label, form in self.SHOWN:
             if is_number(logs.get(name)):
                 self.numbers[label] = form.format(logs[name])
-        self.bar.set_postfix(self.numbers, refresh=False)
+        alarms = self.note()
+        self.bar.set_postfix({"ALARM": alarms, **self.numbers} if alarms else self.numbers, refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Closes the bar."""

@@ -30,5 +30,4 @@ def run(args: argparse.Namespace, results: Results) -> int:
     from glyphrl.quickstart import run as run_quickstart
 
     config, summary = run_quickstart(Path(args.output), seed=args.seed, overrides=args.overrides)
-    show_run(config, summary, results)
-    return 0
+    return show_run(config, summary, results)

@@ -11,6 +11,9 @@ from glyphrl.config_schema import RunConfig
 from glyphrl.errors import UserError
 from glyphrl.output import Results
 
+STOPPED_BY_GUARD = 3
+"""Exit code of a run whose GRPO stage an alarm has ended (`guard: stop`)."""
+
 STAGES = {
     "train": (None, "run the stages of a configuration in order, then evaluate and report"),
     "sft": (["sft"], "run the SFT stage alone"),
@@ -51,12 +54,17 @@ def run(args: argparse.Namespace, results: Results) -> int:
     from glyphrl.pipeline import run_train
 
     summary = run_train(config, stages=stages, resume=args.resume, config_path=Path(args.config))
-    show_run(config, summary, results)
-    return 0
+    return show_run(config, summary, results)
 
 
-def show_run(config: RunConfig, summary: Any, results: Results) -> None:
-    """The table of the run's models, and where the report is."""
+def show_run(config: RunConfig, summary: Any, results: Results) -> int:
+    """The table of the run's models, where the report is, and why GRPO has ended early, if it has.
+
+    Returns:
+        0, or 3 where the guard has stopped GRPO.
+    """
+    from glyphrl.trainers.alarms import read_stopped
+
     folder = Path(config.output_dir)
     files = {name: folder / name for name in ("summary.json", "report.html") if (folder / name).exists()}
     data: dict[str, Any] = {"output_dir": folder, "files": files}
@@ -66,7 +74,12 @@ def show_run(config: RunConfig, summary: Any, results: Results) -> None:
 
         data["summary"] = summary.to_dict()
         lines = [render_table(summary), "", *lines]
+    stopped = read_stopped(folder / "grpo" / "final")
+    if stopped is not None:
+        data["stopped"] = stopped
+        lines += ["", stopped.sentence]
     results.show("\n".join(lines or [str(folder)]), data)
+    return 0 if stopped is None else STOPPED_BY_GUARD
 
 
 def _require_stages(config: RunConfig, stages: list[str] | None) -> None:

@@ -11,6 +11,7 @@ import torch
 from run_commands import QUICKSTART, REPOSITORY, draw_strips, expect, glyphrl, metric_lines, short_stages
 
 from glyphrl.config_schema import ModelConfig
+from glyphrl.trainers.alarms import read_alarms
 from glyphrl.trainers.completions_log import read_completions
 from glyphrl.trainers.models import load_base_model
 
@@ -101,3 +102,44 @@ def test_plain_data_parallelism_trains_grpo(tmp_path: Path) -> None:
     run = run_on_two_ranks(tmp_path, "grpo")
     check_rollouts(run)
     check_weights(run, "grpo/final", start="base")
+
+
+def test_a_guard_stops_both_ranks_at_the_same_step(tmp_path: Path) -> None:
+    """Every completion earns the same: an alarm after one window, before any checkpoint, and exit code 3."""
+    plugin = tmp_path / "rewards.py"
+    plugin.write_text(PLUGIN.replace("len(set(completion)) / 16", "0.5"))
+    run = tmp_path / "run"
+    command = (
+        "grpo",
+        QUICKSTART,
+        f"output_dir={run}",
+        *draw_strips(tmp_path / "data"),
+        *short_stages(0, 12, GROUPS),
+        f"rewards.plugins=[{plugin}]",
+        "rewards.functions=[{name: variety}]",
+        "rollout.backend=transformers",
+        "launch.processes=2",
+        "launch.cpu=true",
+        "guard={action: stop, window: 6}",
+        "grpo.logging_steps=1",
+        "grpo.max_completion_length=8",
+        "eval.enabled=false",
+    )
+    done = expect(glyphrl(*command), 3)
+    assert "GRPO was stopped by the guard after step 6" in done.stdout
+    assert "its result is the model it started from" in done.stdout
+    (alarm,) = read_alarms(run)
+    assert (alarm.kind, alarm.step) == ("no_signal", 6)
+    assert max(line["step"] for line in metric_lines(run, "grpo")) == 6
+    rows = read_completions(run).to_pylist()
+    assert {row["rank"]: max(r["step"] for r in rows if r["rank"] == row["rank"]) for row in rows} == {
+        0: 5,
+        1: 5,
+    }
+    after, before = (
+        dict(load_base_model(str(run / name), ModelConfig(dtype="float32"), cpu=True).named_parameters())
+        for name in ("grpo/final", "base")
+    )
+    assert all(torch.equal(weight, before[name]) for name, weight in after.items())
+    again = expect(glyphrl(*command, "--resume"), 3)
+    assert "GRPO was stopped by the guard after step 6" in again.stdout

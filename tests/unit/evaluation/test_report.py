@@ -14,6 +14,7 @@ from glyphrl.errors import UserError
 from glyphrl.evaluation.cases import most_changed, worst
 from glyphrl.evaluation.report import headline, write_evaluation_report, write_run_report
 from glyphrl.evaluation.thumbnails import thumbnail
+from glyphrl.trainers.alarms import Alarm, Stopped, append_alarm, write_stopped
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -207,3 +208,25 @@ def test_long_completions_stay_short_on_the_page(build):
     html = write_evaluation_report(result.folder).read_text(encoding="utf-8")
     assert len(html) < 60_000
     assert "116000 more characters" in html
+
+
+def test_alarms_are_shown_and_escaped(tmp_path):
+    """And where there are none, there is no section."""
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(
+            f'{{"stage": "grpo", "step": {n}, "reward": 0.{n}, "edit_similarity": 0.5}}\n' for n in range(3)
+        )
+    )
+    page = check_contained(write_run_report(tmp_path).read_text(encoding="utf-8"))
+    assert "Alarms" not in page.text
+    assert "Edit similarity" in page.text
+    alarm = Alarm("gaming", 40, 21, f"the reward rose {EVIL[1]}")
+    append_alarm(tmp_path, "grpo", alarm, "stop")
+    with (tmp_path / "alarms.jsonl").open("a") as file:
+        file.write('{"stage": "grpo", "st')  # cut short by a kill
+    (tmp_path / "grpo" / "final").mkdir(parents=True)
+    write_stopped(tmp_path / "grpo" / "final", Stopped(alarm, "checkpoint-20", "GRPO was stopped"))
+    page = check_contained(write_run_report(tmp_path).read_text(encoding="utf-8"))
+    assert "Alarms" in page.text
+    assert f"the reward rose {EVIL[1]}" in page.text
+    assert "GRPO was stopped." in page.text

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from glyphrl.config import build_config, load_config, to_dict, to_yaml
 from glyphrl.config_paths import missing_inputs
-from glyphrl.config_schema import LoraSettings, RewardSpec, RunConfig
+from glyphrl.config_schema import GuardConfig, LoraSettings, RewardSpec, RunConfig
 from glyphrl.config_yaml import dump_yaml, read_yaml
 from glyphrl.errors import UserError
 
@@ -260,3 +260,12 @@ def test_written_yaml_reads_back_unchanged(
     read, lines = read_yaml(path)
     assert repr(read) == repr(value)
     assert set(value) <= set(lines) | {key for key in value if "." in key}
+
+
+@pytest.mark.parametrize("action", ["warn", "stop", "off"])
+def test_a_guard_may_be_its_action_alone(config_file: Path, action: str) -> None:
+    config_file.write_text(f"{MINIMAL}guard: {action}\n")
+    config = load_config(config_file)
+    assert config.guard == GuardConfig(action=action)
+    assert load_config(config_file, ["guard.window=8"]).guard == GuardConfig(action=action, window=8)
+    assert build_config(to_dict(config)) == config

@@ -68,6 +68,16 @@ def test_the_minimal_configuration_is_accepted() -> None:
         (["rollout.max_model_len=512"], "no more than grpo.max_completion_length 512"),
         (["rollout.engine_args.seed=1"], "rollout.engine_args.seed has a key of its own; set seed"),
         (["rollout.tensor_parallel_size=2"], "no divisor of launch.processes 1"),
+        (["guard=halt"], "guard.action must be 'warn' or 'stop' or 'off', found the text 'halt'"),
+        (["guard.window=5"], "guard.window is 5, expected at least 6"),
+        (["guard.no_signal=90"], "guard.no_signal is 90, expected a share above 0 and at most 1, or null"),
+        (["guard.length_growth=0.5"], "guard.length_growth is 0.5, expected at least 1"),
+        (["guard.similarity=0.1"], "did you mean 'similarity_drop'"),
+        (
+            ["guard=stop", "grpo.save_steps=10", "grpo.save_total_limit=2"],
+            "grpo.save_total_limit is 2 with a checkpoint every 10 steps, so that none may be left from before the 20 "
+            "steps of an alarm of guard: stop; expected at least 3",
+        ),
         (["eval.bootstrap_samples=0"], "eval.bootstrap_samples is 0, expected at least 1"),
         (["launch.processes=0"], "launch.processes is 0, expected at least 1"),
         (["launch.port=70000"], "launch.port is 70000, expected 1 to 65535"),
@@ -267,3 +277,8 @@ def test_updates_of_sft_by_hand() -> None:
     overrides = ["launch.processes=2", "sft.gradient_accumulation_steps=2", "sft.num_train_epochs=2.5"]
     assert planned_updates(build_config(MINIMAL, overrides), "sft", 100) == 10
     assert planned_updates(build_config(MINIMAL, [*overrides, "sft.max_steps=7"]), "sft", 100) == 7
+
+
+def test_a_guard_that_only_warns_needs_no_checkpoints() -> None:
+    build_config(MINIMAL, ["grpo.save_steps=10", "grpo.save_total_limit=2"])
+    build_config(MINIMAL, ["guard=stop", "grpo.save_steps=10", "grpo.save_total_limit=3"])

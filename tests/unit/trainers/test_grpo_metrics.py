@@ -9,9 +9,17 @@ from accelerate import Accelerator
 
 from glyphrl.data.sample import Sample
 from glyphrl.rewards.compose import Scores
+from glyphrl.rewards.ned import edit_similarity
 from glyphrl.trainers.advantages import group_advantages
 from glyphrl.trainers.grpo_batch import SampledGroup
-from glyphrl.trainers.grpo_metrics import LossMeter, generation_metrics
+from glyphrl.trainers.grpo_metrics import (
+    LossMeter,
+    answer_columns,
+    degenerate_share,
+    edit_similarities,
+    generation_metrics,
+    text_number,
+)
 from glyphrl.trainers.loss import LossTerms
 from glyphrl.trainers.prompts import EncodedPrompt
 from glyphrl.trainers.rollout import Rollout
@@ -134,3 +142,60 @@ def test_trainer_and_sampler(accelerator):
 def test_a_sampler_that_gave_no_number(accelerator):
     nothing = sampler_metrics(torch.zeros(1, 2), torch.full((1, 2), NAN), None, torch.ones(1, 2), accelerator)
     assert set(nothing.values()) == {0.0}
+
+
+def test_what_the_answers_read(accelerator):
+    """Against the reference "1": right, one wrong character, empty, and "1" with another letter."""
+    rewards = np.zeros(4)
+    found = Scores({}, rewards, ["1", "7", "", "1b"], [None, None, "empty", None])
+    groups = groups_of((1, 1, 1, 1))
+    got = generation_metrics(groups, found, [], group_advantages(rewards, 2, "group"), accelerator)
+    assert got["edit_similarity"] == pytest.approx((1 + 0 + 0 + 0.5) / 4)
+    assert got["repetition"] == 0.0
+    assert got["degenerate_rate"] == 0.0  # no wrong answer stands for three references
+
+
+def test_repetition_is_counted_above_the_references():
+    """n-grams of 6: 21 letters of "ab" have 16, two of them different; the reference of 9 dots has 4, one of a kind."""
+    sample = Sample("s", (), "Read.", ".........")
+    group = SampledGroup(
+        EncodedPrompt(sample, "", [1], [1], (), None, None), [Rollout([7], None, "stop")] * 2, []
+    )
+    columns = answer_columns([group], ["ab" * 10 + "a", "........."])
+    assert columns["repetition"] == pytest.approx([14 / 16 - 3 / 4, 0.0])
+    assert columns["answer"][1] == columns["reference"][1] != columns["answer"][0]
+
+
+@pytest.mark.parametrize(
+    ("exact", "answers", "references", "share"),
+    [
+        # 9 for three of four references, where it is right once: three of the four exact ones
+        ("1111", "9999", "1239", 3 / 4),
+        # the same, one of the wrong ones out of format
+        ("0111", "9999", "1239", 2 / 3),
+        # 9 for two of four references only
+        ("1111", "9945", "1239", 0.0),
+        # empty in the format (a parser of one's own may take that for exact), once where the reference is empty too
+        ("1111", "0045", "1020", 1 / 4),
+        # one reference, misread the same way each time: that is no pattern
+        ("1111", "9999", "1111", 0.0),
+        ("0000", "9999", "1234", 0.0),
+    ],
+)
+def test_degenerate_answers(exact, answers, references, share):
+    numbers = [np.array([float(char) for char in text]) for text in (exact, answers, references)]
+    assert degenerate_share(numbers[0] == 1, *numbers[1:]) == pytest.approx(share)
+
+
+def test_similarities_are_those_of_the_evaluation():
+    references, answers = ["476.0", "", "", "abc", "发票"], ["475.0", "", "x", "", "发票号"]
+    expected = [edit_similarity(r, a) for r, a in zip(references, answers, strict=True)]
+    assert edit_similarities(references, answers) == pytest.approx(expected)
+
+
+def test_texts_as_numbers():
+    texts = ["", "a", "b", "ab", "\ud800", "发"]
+    numbers = [text_number(text) for text in texts]
+    assert numbers[0] == 0.0
+    assert len(set(numbers)) == len(texts)
+    assert all(number == int(number) < 2**48 for number in numbers)

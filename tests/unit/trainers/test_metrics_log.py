@@ -127,3 +127,20 @@ def test_the_bar_is_the_first_ranks(args):
     bar = ProgressBar("SFT")
     bar.on_train_begin(args, state_at(0, main=False), SimpleNamespace())
     assert bar.bar is None
+
+
+def test_the_bar_shows_alarms_first(args, monkeypatch):
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    alarms = ["gaming, length", ""]
+    bar = ProgressBar("GRPO", lambda: alarms[0])
+    bar.on_train_begin(args, state_at(4), TrainerControl())
+    for expected in (
+        "[00:00<?, ?it/s, ALARM=gaming, length, reward=0.500]",
+        "[00:00<?, ?it/s, reward=0.500]",
+    ):
+        bar.on_log(args, state_at(5), TrainerControl(), logs={"reward": 0.5})
+        bar.bar.refresh()
+        assert shown.getvalue().rstrip().endswith(expected.split("it/s")[1])
+        alarms.pop(0)
+    bar.on_train_end(args, state_at(10), TrainerControl())
