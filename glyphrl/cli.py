@@ -31,7 +31,8 @@ start here:
   glyphrl train configs/sft.yaml data.train=FOLDER    the run
 
 Any key of a configuration can be set on the command line: grpo.learning_rate=1e-6
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 stopped by the guard. GLYPHRL_DEBUG=1 shows where an error comes from.
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 stopped by the guard.
+GLYPHRL_DEBUG=1 shows where an error comes from.
 """
 
 
