@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from glyphrl.config_schema import RunConfig
 from glyphrl.data.load import load_split
 from glyphrl.data.table import SampleTable
-from glyphrl.rewards.compose import build_composer
+from glyphrl.rewards.compose import RewardComposer, build_composer
 from glyphrl.trainers.completions_log import CompletionsLog
 from glyphrl.trainers.guard_callback import GuardCallback, save_good
 from glyphrl.trainers.metrics_log import MetricsFile, ProgressBar
@@ -62,7 +62,7 @@ def run(config: RunConfig, *, resume: bool = False) -> Path:
     model = load_for_training(start, config.model, cpu=use_cpu(config))
     logger.info("GRPO: %d samples; %s", len(samples), trainable_report(model))
     log = CompletionsLog(folder.root)
-    guard = GuardCallback(config.guard, folder.root)
+    guard = build_guard(config, composer)
     trainer = GroupTrainer(
         model=model,
         args=args,
@@ -119,6 +119,13 @@ def build_backend(
         seed=config.seed + args.process_index,
         trust_remote_code=config.model.trust_remote_code,
     )
+
+
+def build_guard(config: RunConfig, composer: RewardComposer) -> GuardCallback:
+    """The guard that the `guard` section asks for."""
+    standardised = config.rewards.aggregation == "normalize_then_sum"
+    weights = dict(zip(composer.names, composer.weights, strict=True)) if standardised else None
+    return GuardCallback(config.guard, run_folder(config).root, weights=weights)
 
 
 class ForgetUndoneSteps(TrainerCallback):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class Guard:
         Returns:
             The alarms that begin with this step.
         """
-        values = {name: float(value) for name in WATCHED if is_finite(value := logs.get(name))}  # type: ignore[arg-type]
+        values = {name: float(value) for name in WATCHED if is_finite(value := logs.get(name))}
         if REWARD not in values or (self.points and step <= self.points[-1].step):
             return []
         self.points.append(Point(step, values))
@@ -228,6 +229,6 @@ def steps_of(points: Sequence[Point]) -> str:
     return f"steps {points[0].step} to {points[-1].step}"
 
 
-def is_finite(value: object) -> bool:
+def is_finite(value: object) -> TypeGuard[int | float]:
     """Whether it is a number that can be computed with."""
     return isinstance(value, int | float) and math.isfinite(value)

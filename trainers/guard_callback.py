@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import TrainerCallback
 
 from glyphrl.config_schema import GuardConfig, ModelConfig
 from glyphrl.trainers.alarms import ALARMS, Alarm, Stopped, append_alarm, write_stopped
-from glyphrl.trainers.guard import Guard
+from glyphrl.trainers.guard import REWARD, Guard, is_finite
 from glyphrl.trainers.metrics_log import keep_lines_before
 from glyphrl.trainers.models import load_for_inference
 from glyphrl.trainers.stage import is_whole, publish
@@ -39,10 +40,26 @@ class GuardCallback(TrainerCallback):
     them stop after the same step.
     """
 
-    def __init__(self, settings: GuardConfig, run_dir: str | Path, stage: str = "grpo") -> None:
-        """Writes to `run_dir / alarms.jsonl`."""
+    def __init__(
+        self,
+        settings: GuardConfig,
+        run_dir: str | Path,
+        *,
+        weights: Mapping[str, float] | None = None,
+        stage: str = "grpo",
+    ) -> None:
+        """Watches one stage.
+
+        Args:
+            settings: The `guard` section.
+            run_dir: `alarms.jsonl` is written here.
+            weights: Of the reward functions, where the reward is standardised within each group: its mean is 0 then,
+                whatever the model does, and the weighted sum of the functions' own means is looked at instead.
+            stage: Name of the stage in `alarms.jsonl`.
+        """
         self.settings = settings
         self.run_dir = Path(run_dir)
+        self.weights = weights
         self.stage = stage
         self.guard = Guard(settings)
         self.stopped_by: Alarm | None = None
@@ -56,19 +73,29 @@ class GuardCallback(TrainerCallback):
             return
         self.guard = Guard(self.settings)
         for row in state.log_history:
-            self.guard.observe(row["step"], row)
+            self.guard.observe(row["step"], self._numbers(row))
         self._stop_if_asked(list(self.guard.active.values()), control)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         """Looks at the newest numbers."""
         if self.settings.action == "off" or not logs or self.stopped_by is not None:
             return
-        alarms = self.guard.observe(state.global_step, logs)
+        alarms = self.guard.observe(state.global_step, self._numbers(logs))
         if state.is_world_process_zero:
             for alarm in alarms:
                 logger.warning("alarm at step %d (%s): %s", alarm.step, alarm.kind, alarm.sentence)
                 append_alarm(self.run_dir, self.stage, alarm, self.settings.action)
         self._stop_if_asked(alarms, control)
+
+    def _numbers(self, logs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the guard looks at."""
+        if self.weights is None:
+            return logs
+        means = {name: logs.get(f"rewards/{name}/mean") for name in self.weights}
+        known = {name: float(mean) for name, mean in means.items() if is_finite(mean)}
+        if not known:
+            return {}
+        return {**logs, REWARD: sum(self.weights[name] * mean for name, mean in known.items())}
 
     def _stop_if_asked(self, alarms: list[Alarm], control: Any) -> None:
         if alarms and self.settings.action == "stop":

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 import pytest
 from transformers import TrainerControl, TrainerState
 
+from glyphrl.config_schema import RewardSpec
 from glyphrl.data.table import SampleTable
+from glyphrl.rewards.compose import build_composer
 from glyphrl.trainers import grpo
 from glyphrl.trainers.completions_log import CompletionsLog, LogKey
-from glyphrl.trainers.grpo import ForgetUndoneSteps, build_backend
+from glyphrl.trainers.grpo import ForgetUndoneSteps, build_backend, build_guard
 from glyphrl.trainers.rollout import TransformersBackend
 
 
@@ -25,6 +27,17 @@ def test_transformers_where_it_is_asked_for_or_alone(
     backend = build_backend(run_config, model, tiny25.processor, table, SimpleNamespace(), str(tiny25.folder))
     assert isinstance(backend, TransformersBackend)
     assert backend.model is model
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "weights"), [("sum", None), ("normalize_then_sum", {"ned": 1.0, "format": 0.2})]
+)
+def test_the_guard_looks_at_what_can_rise(run_config, aggregation, weights):
+    run_config.rewards.aggregation = aggregation
+    run_config.rewards.functions = [RewardSpec("ned"), RewardSpec("format", 0.2)]
+    guard = build_guard(run_config, build_composer(run_config.rewards))
+    assert guard.weights == weights
+    assert str(guard.run_dir) == run_config.output_dir
 
 
 @pytest.mark.parametrize(("main", "kept"), [(True, 2), (False, 4)])

@@ -163,6 +163,17 @@ def test_every_rank_stops_and_one_writes(tmp_path):
     assert not (tmp_path / ALARMS).exists()
 
 
+def test_standardised_rewards_are_watched_by_their_parts(tmp_path):
+    """The mean of the reward stays 0; 1.0 * loud - 0.5 * long rises from 0.5 by 0.05 a step."""
+    guard = GuardCallback(SETTINGS, tmp_path, weights={"loud": 1.0, "long": -0.5, "rare": 1.0})
+    for step in range(6):
+        logs = {"reward": 0.0, "rewards/loud/mean": 1 + 0.1 * step, "rewards/long/mean": 1 + 0.1 * step}
+        logs |= {"rewards/rare/mean": None, "edit_similarity": 0.6 - 0.02 * step}
+        guard.on_log(None, TrainerState(global_step=step + 1), TrainerControl(), logs=logs)
+    assert guard.stopped_by.kind == "gaming"
+    assert "rose from 0.500 to 0.750" in guard.stopped_by.sentence
+
+
 def test_the_last_good_checkpoint(tmp_path):
     for step in (2, 4, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
