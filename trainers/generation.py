@@ -64,7 +64,7 @@ class Reader:
     def _load(self, path: str) -> Callable[[Sequence[Sample]], list[Generation]]:
         settings = self.settings
         processor = load_processor(path, settings.sizing, trust_remote_code=settings.model.trust_remote_code)
-        backend = self._backend(path, processor)
+        backend = self.backend(path, processor)
         sampling = Sampling(settings.evaluation.max_new_tokens, temperature=GREEDY_TEMPERATURE)
 
         def read(samples: Sequence[Sample]) -> list[Generation]:
@@ -80,7 +80,8 @@ class Reader:
 
         return read
 
-    def _backend(self, path: str, processor: Any) -> RolloutBackend:
+    def backend(self, path: str, processor: Any) -> RolloutBackend:
+        """What samples from a model folder, hub id or adapter folder."""
         from glyphrl.trainers.grpo import vllm_is_installed
 
         settings = self.settings

@@ -1,11 +1,11 @@
-"""`glyphrl rewards list`, `score` and `lint`; `compare` has a module of its own."""
+"""`glyphrl rewards list`, `score` and `lint`; `compare` and `forecast` have modules of their own."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from glyphrl.commands import rewards_compare
+from glyphrl.commands import rewards_compare, rewards_forecast
 from glyphrl.commands.options import add_command, add_config, add_group
 from glyphrl.output import Results
 
@@ -55,6 +55,7 @@ def add_commands(commands: Any) -> None:
         "--samples", type=int, default=32, metavar="N", help="samples to look at (default: 32)"
     )
     rewards_compare.add_to(group)
+    rewards_forecast.add_to(group)
 
 
 def _add_plugins(parser: argparse.ArgumentParser) -> None:

@@ -115,6 +115,22 @@ def test_eval_reads_a_model_of_the_run_as_the_run_did(
     assert (tmp_path / "eval" / "report.html").is_file()
 
 
+def test_a_forecast_samples_with_vllm(trained: tuple, strips: list[str], tmp_path: Path) -> None:
+    """Log-probabilities in its log show who has sampled; the report's numbers are those of the log."""
+    _, run, _ = trained
+    out = tmp_path / "forecast"
+    options = ["--model", run / "sft" / "final", "--samples", 6, "--completions", 4, "--out", out, "--json"]
+    done = expect(glyphrl("rewards", "forecast", QUICKSTART, *strips, *options, compiled=False))
+    printed = json.loads(done.stdout)
+    rows = read_completions(out).to_pylist()
+    assert len(rows) == 6 * 4
+    assert all(row["mean_logprob"] < 0 for row in rows)
+    rewards = [[row["reward"] for row in rows[start : start + 4]] for start in range(0, 24, 4)]
+    assert printed["rewards"][0]["mean"]["value"] == pytest.approx(sum(map(sum, rewards)) / 24)
+    assert printed["rewards"][0]["best"]["value"] == pytest.approx(sum(map(max, rewards)) / 6)
+    assert printed["rewards"][0]["signal"]["value"] == sum(max(group) > min(group) for group in rewards) / 6
+
+
 def test_a_killed_lora_run_goes_on_and_merges(strips: list[str], tmp_path: Path) -> None:
     plugin = tmp_path / "my_rewards.py"
     plugin.write_text(PLUGIN)
