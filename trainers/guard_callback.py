@@ -91,7 +91,7 @@ class GuardCallback(TrainerCallback):
         """What the guard looks at."""
         if self.weights is None:
             return logs
-        means = {name: logs.get(f"rewards/{name}/mean") for name in self.weights}
+        means: dict[str, Any] = {name: logs.get(f"rewards/{name}/mean") for name in self.weights}
         known = {name: float(mean) for name, mean in means.items() if is_finite(mean)}
         if not known:
             return {}
