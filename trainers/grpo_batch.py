@@ -62,6 +62,9 @@ def log_rows(
 ) -> list[dict[str, Any]]:
     """Rows of the completions log, see `completions_log.COLUMNS`.
 
+    Further columns of the samples, and what rewards logged, stand beside them: a reward that is tried later on the log
+    alone gets what it would have got in training.
+
     Args:
         groups: Groups of one rank.
         scores: Of all their completions, in order.
@@ -71,8 +74,14 @@ def log_rows(
         hashes: Content hash of each image path.
     """
     rows: list[dict[str, Any]] = []
+    data = {key: extra_column(key) for group in groups for key in group.prompt.sample.extra}
+    logged = {
+        name: f"extra/{name}" if extra_column(name) in data.values() else extra_column(name)
+        for name in scores.extras
+    }
     for number, group in enumerate(groups):
         sample = group.prompt.sample
+        columns = {column: sample.extra.get(key) for key, column in data.items()}
         images = [{"path": path, "sha256": hashes[path]} for path in sample.images]
         for index, (rollout, text) in enumerate(zip(group.rollouts, group.texts, strict=True)):
             at = len(rows)
@@ -94,7 +103,8 @@ def log_rows(
                     "reward": none_for_nan(scores.reward[at]),
                     "advantage": float(advantages[at]),
                     "reward_spec_hash": spec_hash,
-                    **{extra_column(name): values[at] for name, values in scores.extras.items()},
+                    **columns,
+                    **{logged[name]: values[at] for name, values in scores.extras.items()},
                 }
             )
     return rows

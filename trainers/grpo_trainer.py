@@ -172,7 +172,7 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
             advantages,
             self.accelerator,
         )
-        if drawn.chosen != first or self.options.dynamic_sampling:
+        if self.options.dynamic_sampling:
             advantages, local = self._advantages(take_scores(drawn.scores, rows_of(drawn.chosen, count)))
             metrics["dynamic_sampling/groups_drawn"] = float(len(drawn.groups))
             metrics["dynamic_sampling/frac_reward_zero_std"] = float(advantages.zero_spread.mean())
@@ -274,7 +274,7 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
         for part in batch.passes[:-1]:
             with self._accumulating(model):
                 loss = self._pass_loss(model, part, meter)
-                # accelerate divides by nothing here, and neither may DeepSpeed
+                # as the Trainer does for the last pass: the loss is divided already
                 scaled = self.accelerator.distributed_type == DistributedType.DEEPSPEED
                 self.accelerator.backward(loss, **({"scale_wrt_gas": False} if scaled else {}))
             earlier += loss.detach()

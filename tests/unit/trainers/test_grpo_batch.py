@@ -70,9 +70,17 @@ def scores(rewards, **extras):
 
 def test_log_rows(groups):
     place = RunPlace("r", 7, 0.5, 1)
-    found = scores([1.0, NAN, 0.5, 0.0], note=["a", None, "c", "d"], answer=["x", "x", "x", "x"])
+    found = scores(
+        [1.0, NAN, 0.5, 0.0], note=["a", None, "c", "d"], answer=["x", "x", "x", "x"], kind=[1, 2, 3, 4]
+    )
     rows = log_rows(groups, found, [0.5, 0.0, -0.5, 0.0], place, "hash", {"/x.png": "digest"})
-    assert {name for name, _ in COLUMNS} | {"note", "extra/answer"} == set(rows[0])
+    assert {name for name, _ in COLUMNS} | {"note", "extra/answer", "kind", "level", "extra/kind"} == set(
+        rows[0]
+    )
+    # columns of the data, which rewards may read when they are tried later, and beside them what rewards logged
+    assert [row["kind"] for row in rows] == ["digits", "digits", "word", "word"]
+    assert [row["level"] for row in rows] == [3, 3, None, None]
+    assert [row["extra/kind"] for row in rows] == [1, 2, 3, 4]
     assert [row["group_id"] for row in rows] == ["7-1-0", "7-1-0", "7-1-1", "7-1-1"]
     assert [row["completion_index"] for row in rows] == [0, 1, 0, 1]
     assert [row["completion"] for row in rows] == ["12", "1", "yes", "no"]
