@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -147,6 +148,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
     options = parser.parse_args()
     results: list[dict[str, Any]] = []
+    if shutil.which("nvidia-smi") is None:
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # else DeepSpeed says on stdout that it has found no GPU
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model = Path(options.model or folder / "model")

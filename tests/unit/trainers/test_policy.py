@@ -31,6 +31,15 @@ def groups(tiny, samples):
     ]
 
 
+@pytest.fixture
+def groups_of_tiny25(tiny25, samples):
+    """The same where one family is enough."""
+    return [
+        Group(prompt.ids, [tiny25.ids(text) for text in texts], prompt.pixel_values, prompt.image_grid_thw)
+        for prompt, texts in zip(tiny25.encode(samples), ANSWERS, strict=True)
+    ]
+
+
 def sequences(groups):
     """Each group with each of its completions."""
     return [(group, completion) for group in groups for completion in group.completions]
@@ -173,6 +182,10 @@ def test_gradient_checkpointing_changes_nothing(tiny, groups):
         results.append((scores.logps.detach(), gradients(model)))
     assert torch.equal(results[0][0], results[1][0])
     assert_same_gradients(results[1][1], results[0][1], 1e-6)
+
+
+def test_gradient_checkpointing_by_parts(tiny25, groups_of_tiny25, by_parts):
+    test_gradient_checkpointing_changes_nothing(tiny25, groups_of_tiny25)
 
 
 def test_padding_other_groups_and_their_order_do_not_matter(tiny, groups):
@@ -323,3 +336,18 @@ def test_half_precision_stays_near_full(tiny25, samples):
         rough = score_groups(half, pack(tiny25, half, groups)).logps
     assert rough.dtype == torch.float32
     assert (rough - exact).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("long_row", [0, 10**6], ids=["by parts", "one mask"])
+def test_autocast_stays_near_full(tiny25, groups_of_tiny25, monkeypatch, long_row):
+    """Weights in float32, computed in bfloat16, as `bf16: true` trains."""
+    monkeypatch.setattr(group_attention, "LONG_ROW", long_row)
+    model = scoring(tiny25, tiny25.model())
+    packed = pack(tiny25, model, groups_of_tiny25)
+    exact = score_groups(model, packed).logps
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = score_groups(model, packed).logps
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).abs().mean() < 0.05
+    rough.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

@@ -21,12 +21,12 @@ from glyphrl.trainers.packing import Group, pack_groups
 from glyphrl.trainers.policy import score_groups
 from glyphrl.trainers.rollout import Rollout
 
-# Three for each sample, of unlike lengths; "~" marks one that was cut off at the length limit.
+# Three for each sample, of unlike lengths, one of a single token; "~" marks one that was cut off at the length limit.
 COMPLETIONS = {
     "one": ["<answer>476.0</answer>", "<answer>4</answer>~", "skip"],
     "two": ["12", "<answer>1", "<answer>12</answer>"],
     "none": ["h", "h", "h"],
-    "wide": ["<answer>3.5</answer>", "35~", "<answer>3.50</answer>"],
+    "wide": ["<answer>3.5</answer>", "3~", "<answer>3.50</answer>"],
 }
 # Likewise, and each of them has an advantage: all take part in the loss, so that metrics compare too.
 TEACHING = {
