@@ -128,6 +128,8 @@ def attend_groups(
         (R, heads, L, D); what stands at padding means nothing.
     """
     length = query.shape[2]
+    # under autocast the rotary embedding has made the first two float32 again
+    query, key = query.to(value.dtype), key.to(value.dtype)
     if length < LONG_ROW:
         mask = layout.mask(length, query.device)
         return scaled_dot_product_attention(query, key, value, mask, dropout, scale=scale)
