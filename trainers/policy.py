@@ -127,7 +127,7 @@ def score_groups(model: Any, packed: PackedGroups) -> TokenScores:
         model: The model, wrapped or not, whose base has had `add_scoring_forward`.
         packed: Groups on the model's device.
     """
-    images = {}
+    images: dict[str, Any] = {}
     if packed.features is not None:
         images = {"image_features": packed.features}
     elif packed.pixel_values is not None:
