@@ -21,7 +21,8 @@ class GroupLog:
         self.spec_hash = spec_hash
         self.hashes: dict[str, str] = {}
         """Content hash of each image seen so far."""
-        self._last = (-1, 0)
+        self._step = -1
+        self._files = self._groups = 0
 
     def hash_images(self, groups: Sequence[SampledGroup]) -> None:
         """Brings `hashes` up to date with the images of some groups."""
@@ -41,8 +42,10 @@ class GroupLog:
             advantages: (C,).
         """
         self.hash_images(groups)
-        chunk = self._last[1] + 1 if self._last[0] == place.step else 0
-        self._last = (place.step, chunk)
-        rows = log_rows(groups, scores, advantages, place, self.spec_hash, self.hashes)
+        if place.step != self._step:
+            self._step, self._files, self._groups = place.step, 0, 0
+        rows = log_rows(groups, scores, advantages, place, self.spec_hash, self.hashes, self._groups)
         rewards = {name: [none_for_nan(v) for v in values] for name, values in scores.per_function.items()}
-        self.log.write(LogKey(place.step, place.rank, chunk), rows, rewards)
+        self.log.write(LogKey(place.step, place.rank, self._files), rows, rewards)
+        self._files += 1
+        self._groups += len(groups)

@@ -59,6 +59,7 @@ def log_rows(
     place: RunPlace,
     spec_hash: str,
     hashes: dict[str, str],
+    first_group: int = 0,
 ) -> list[dict[str, Any]]:
     """Rows of the completions log, see `completions_log.COLUMNS`.
 
@@ -72,6 +73,7 @@ def log_rows(
         place: Run, step and rank.
         spec_hash: Hash of the reward's definition.
         hashes: Content hash of each image path.
+        first_group: Groups that this rank has logged in this step before.
     """
     rows: list[dict[str, Any]] = []
     data = {key: extra_column(key) for group in groups for key in group.prompt.sample.extra}
@@ -79,7 +81,7 @@ def log_rows(
         name: f"extra/{name}" if extra_column(name) in data.values() else extra_column(name)
         for name in scores.extras
     }
-    for number, group in enumerate(groups):
+    for number, group in enumerate(groups, start=first_group):
         sample = group.prompt.sample
         columns = {column: sample.extra.get(key) for key, column in data.items()}
         images = [{"path": path, "sha256": hashes[path]} for path in sample.images]

@@ -226,7 +226,9 @@ def test_two_generations_in_one_step_are_told_apart(tiny25, samples, tmp_path):
     assert trainer.sampler.backend.syncs == 1
     files = sorted(path.name for path in (tmp_path / "completions").iterdir())
     assert files == ["step-00000000-rank-0000-000.parquet", "step-00000000-rank-0000-001.parquet"]
-    assert len(read_completions(tmp_path)) == 12
+    rows = read_completions(tmp_path).to_pylist()
+    assert len(rows) == 12
+    assert len({(row["group_id"], row["completion_index"]) for row in rows}) == 12
 
 
 def test_a_broken_reward_stops_the_run(tiny25, samples, tmp_path):
