@@ -15,8 +15,9 @@ from glyphrl.output import Results
 TOKEN_VARIABLE = "GLYPHRL_VIEW_TOKEN"
 
 MORE = f"""\
-Serves a page on this machine alone, until it is interrupted: curves of the runs overlaid, the groups of every step,
-completions by filter, samples through training, predictions beside those of another model, confused characters.
+Serves a page on this machine alone, until it is interrupted: curves of the runs overlaid, the groups of
+every step, completions by filter, samples through training, predictions beside those of another model,
+confused characters.
 Live runs are followed. Nothing in a run folder is changed.
 
   glyphrl view runs/quickstart
