@@ -16,6 +16,16 @@ QUICKSTART = REPOSITORY / "configs" / "quickstart.yaml"
 # Ranks share nothing with the tests' own settings, and hubs stay out of reach.
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
+VARIETY = '''
+from glyphrl.rewards import register_reward
+
+
+@register_reward("variety")
+def variety(completions: list[str], **columns) -> list[float]:
+    """Different characters. A model that has learnt nothing yet earns it too, so that every step changes weights."""
+    return [len(set(completion)) / 16 for completion in completions]
+'''
+
 
 def glyphrl(
     *arguments: object, compiled: bool = True, timeout: float = 600

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from run_commands import QUICKSTART, REPOSITORY, draw_strips, expect, glyphrl, metric_lines, short_stages
+from run_commands import (
+    QUICKSTART,
+    REPOSITORY,
+    VARIETY,
+    draw_strips,
+    expect,
+    glyphrl,
+    metric_lines,
+    short_stages,
+)
 
 from glyphrl.config_schema import ModelConfig
 from glyphrl.trainers.alarms import read_alarms
@@ -20,21 +29,11 @@ pytestmark = pytest.mark.slow
 STEPS, GROUPS, GROUP_SIZE, RANKS = 3, 2, 8, 2
 """Groups of one step on one rank."""
 
-PLUGIN = '''
-from glyphrl.rewards import register_reward
-
-
-@register_reward("variety")
-def variety(completions: list[str], **columns) -> list[float]:
-    """Different characters. A model that has learnt nothing yet earns it too, so that every step changes weights."""
-    return [len(set(completion)) / 16 for completion in completions]
-'''
-
 
 def run_on_two_ranks(folder: Path, command: str, *overrides: str) -> Path:
     """Runs a short training with two processes and returns its folder."""
     plugin = folder / "rewards.py"
-    plugin.write_text(PLUGIN)
+    plugin.write_text(VARIETY)
     done = glyphrl(
         command,
         QUICKSTART,
@@ -107,7 +106,7 @@ def test_plain_data_parallelism_trains_grpo(tmp_path: Path) -> None:
 def test_a_guard_stops_both_ranks_at_the_same_step(tmp_path: Path) -> None:
     """Every completion earns the same: an alarm after one window, before any checkpoint, and exit code 3."""
     plugin = tmp_path / "rewards.py"
-    plugin.write_text(PLUGIN.replace("len(set(completion)) / 16", "0.5"))
+    plugin.write_text(VARIETY.replace("len(set(completion)) / 16", "0.5"))
     run = tmp_path / "run"
     command = (
         "grpo",

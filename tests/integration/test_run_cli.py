@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from run_commands import QUICKSTART, draw_strips, expect, glyphrl, metric_lines, run_here, short_stages, start
+from run_commands import (
+    QUICKSTART,
+    VARIETY,
+    draw_strips,
+    expect,
+    glyphrl,
+    metric_lines,
+    run_here,
+    short_stages,
+    start,
+)
 
 from glyphrl.config import load_config
 from glyphrl.trainers.completions_log import COLUMNS, read_completions
@@ -26,6 +36,7 @@ def starts_like(completions: list[str], solution: list[str], letters: int = 3, *
     """1 where the first letters are right."""
     return [float(c[:letters] == s[:letters]) for c, s in zip(completions, solution, strict=True)]
 '''
+BOTH = "rewards.functions=[{name: weighted_cer}, {name: format}, {name: variety}]"
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +48,11 @@ def strips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, strips: list[str]) -> tuple[list[object], Path, str]:
     """A finished run with vLLM: its command, its folder, and what it printed."""
-    run = tmp_path_factory.mktemp("runs") / "first"
+    folder = tmp_path_factory.mktemp("runs")
+    run, plugin = folder / "first", folder / "rewards.py"
+    plugin.write_text(VARIETY)  # without a reward that differs there would be nothing to train on
     command = ["train", QUICKSTART, f"output_dir={run}", *strips, *short_stages(2, STEPS, GROUPS)]
+    command += [f"rewards.plugins=[{plugin}]", BOTH]
     return command, run, expect(glyphrl(*command)).stdout
 
 
@@ -64,7 +78,9 @@ def test_every_completion_of_every_step_is_logged(trained: tuple) -> None:
     _, run, _ = trained
     log = read_completions(run)
     assert log.num_rows == STEPS * GROUPS * GROUP_SIZE
-    assert {name for name, _ in COLUMNS} | {"reward/weighted_cer", "reward/format"} == set(log.column_names)
+    assert {name for name, _ in COLUMNS} | {
+        f"reward/{name}" for name in ("weighted_cer", "format", "variety")
+    } == set(log.column_names)
     rows = log.to_pylist()
     assert len({(row["step"], row["group_id"], row["completion_index"]) for row in rows}) == len(rows)
     assert all(row["mean_logprob"] < 0 and row["num_tokens"] >= 1 for row in rows)
@@ -133,7 +149,7 @@ def test_a_forecast_samples_with_vllm(trained: tuple, strips: list[str], tmp_pat
 
 def test_a_killed_lora_run_goes_on_and_merges(strips: list[str], tmp_path: Path) -> None:
     plugin = tmp_path / "my_rewards.py"
-    plugin.write_text(PLUGIN)
+    plugin.write_text(PLUGIN + VARIETY)
     run, steps = tmp_path / "killed", 8
     command = [
         "train",
@@ -147,7 +163,7 @@ def test_a_killed_lora_run_goes_on_and_merges(strips: list[str], tmp_path: Path)
         "rollout.backend=transformers",
         "eval.enabled=false",
         f"rewards.plugins=[{plugin}]",
-        "rewards.functions=[{name: weighted_cer}, {name: starts_like, weight: 0.2, args: {letters: 2}}]",
+        "rewards.functions=[{name: variety}, {name: starts_like, weight: 0.2, args: {letters: 2}}]",
     ]
     process = start(*command)
     deadline = time.monotonic() + 300
@@ -180,7 +196,8 @@ def test_a_killed_lora_run_goes_on_and_merges(strips: list[str], tmp_path: Path)
 
 
 def test_the_same_yaml_trains_on_scanned_lines(shared_data: Path, tmp_path: Path) -> None:
-    run = tmp_path / "letters"
+    run, plugin = tmp_path / "letters", tmp_path / "rewards.py"
+    plugin.write_text(VARIETY)
     done = expect(
         glyphrl(
             "train",
@@ -193,8 +210,11 @@ def test_the_same_yaml_trains_on_scanned_lines(shared_data: Path, tmp_path: Path
             "sft.per_device_train_batch_size=2",
             "grpo.max_completion_length=24",
             "rollout.max_model_len=512",
+            f"rewards.plugins=[{plugin}]",
+            BOTH,
             compiled=False,
         )
     )
     assert "after GRPO" in done.stdout
     assert read_completions(run).num_rows == 2 * GROUP_SIZE
+    assert all(line["grad_norm"] > 0 for line in metric_lines(run, "grpo") if "reward" in line)
