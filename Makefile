@@ -19,10 +19,11 @@ quickstart: setup ## Trains and evaluates a tiny model from end to end; a CPU is
 	.venv/bin/glyphrl quickstart
 
 # Each process imports torch and TRL for itself (some 12 seconds), so that more than four gain little.
-UNIT_TESTS = .venv/bin/pytest tests/unit -n logical --maxprocesses 4 --dist worksteal
+UNIT_TESTS = .venv/bin/pytest tests/unit -m "not slow" -n logical --maxprocesses 4 --dist worksteal
 
 test: setup ## Runs the tests: unit, then integration
 	$(UNIT_TESTS)
+	.venv/bin/pytest tests/unit -m slow
 	.venv/bin/pytest tests/integration
 
 test-unit: setup ## Runs the fast tests

@@ -12,6 +12,8 @@ from glyphrl.trainers.checkpoints import load_weights
 from glyphrl.trainers.sft import AnswerCollator
 from glyphrl.trainers.sft_trainer import AnswerTrainer
 
+pytestmark = pytest.mark.slow  # trains
+
 
 def trainer_of(tiny, samples, model, folder):
     """Two steps at a high rate, a checkpoint after each."""

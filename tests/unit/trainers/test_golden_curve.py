@@ -16,6 +16,8 @@ from trl_twin import TEACHING, arguments, group_trainer, register_similarity, tr
 from glyphrl.config_schema import GrpoStageConfig
 from glyphrl.trainers import grpo_trainer
 
+pytestmark = pytest.mark.slow  # trains
+
 GOLDEN = Path(__file__).parents[2] / "golden" / "grpo_curve.json"
 NAMES = ("loss", "grad_norm", "kl", "entropy")
 STEPS = 20

@@ -33,6 +33,8 @@ from glyphrl.trainers.image_features import ImageFeatures
 from glyphrl.trainers.micro_batch import BatchBuilder
 from glyphrl.trainers.models import freeze
 
+pytestmark = pytest.mark.slow  # trains
+
 
 @pytest.fixture(scope="module", autouse=True)
 def similarity():

@@ -17,6 +17,8 @@ from glyphrl.trainers.alarms import ALARMS, Alarm, read_alarms, read_stopped
 from glyphrl.trainers.guard_callback import GuardCallback, good_checkpoint, save_good
 from glyphrl.trainers.models import is_adapter, load_for_inference
 
+pytestmark = pytest.mark.slow  # trains
+
 HONEST = 5
 """Steps before the gaming begins."""
 SETTINGS = GuardConfig(action="stop", window=6, length_growth=None)
