@@ -215,10 +215,7 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
 
     def _micro_batches(self, groups: Sequence[SampledGroup], advantages: np.ndarray) -> list[MicroBatch]:
         """What is trained on, with what needs the other ranks or another forward pass."""
-        features: list[torch.Tensor | None] | None = None
-        if self.features is not None:
-            with self.sampler.times.measure("encode_images"):
-                features = self.features.encode([group.prompt for group in groups], self.group_log.hashes)
+        features = self._encode_images(groups, advantages) if self.features is not None else None
         masks = self.builder.masks(groups, self.args.steps_per_generation)
         tokens = torch.tensor(float(sum(mask.sum() for mask in masks)), device=self.accelerator.device)
         tokens = (
@@ -236,6 +233,18 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):
                 if self.beta != 0.0:
                     part.ref_logps = self._reference_logps(part)
         return batches
+
+    def _encode_images(
+        self, groups: Sequence[SampledGroup], advantages: np.ndarray
+    ) -> list[torch.Tensor | None]:
+        """What the frozen tower makes of each group's images; None for groups that teach nothing."""
+        assert self.features is not None
+        rows = advantages.reshape(len(groups), -1)
+        wanted = [index for index, row in enumerate(rows) if row.any() or self.beta != 0.0]
+        with self.sampler.times.measure("encode_images"):
+            found = self.features.encode([groups[index].prompt for index in wanted], self.group_log.hashes)
+        known = dict(zip(wanted, found, strict=True))
+        return [known.get(index) for index in range(len(groups))]
 
     def _keep_step(
         self,

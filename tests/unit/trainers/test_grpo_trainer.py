@@ -342,6 +342,19 @@ def test_a_frozen_tower_encodes_an_image_once(tiny25, samples, tmp_path):
     assert losses[: len(losses) // 2] == pytest.approx(losses[len(losses) // 2 :], rel=1e-6)
 
 
+def test_images_of_groups_that_teach_nothing_are_not_encoded(tiny25, samples, tmp_path):
+    """Of four groups one has no spread and an image; the others are scored from the features of theirs."""
+    texts = {**TEACHING, "one": ["4"] * 3}
+    trainer = group_trainer(tiny25, samples, tmp_path, arguments(tmp_path), texts_of=texts)
+    freeze(trainer.model, vision=True, merger=True)
+    trainer.features = ImageFeatures(trainer.model, memory_bytes=10**6)
+    batches = micro_batches_of_ours(trainer)
+    assert len(trainer.features.memory) == 3, "two images of one sample, and one of another"
+    parts = [part for batch in batches for part in batch.passes]
+    assert sum(len(part.packed.lengths) for part in parts) == 9
+    assert all(part.packed.pixel_values is None for part in parts)
+
+
 def test_dynamic_sampling(tiny25, samples, tmp_path):
     """A group without spread gives way to a fresh one; all are logged, the replaced ones with advantage 0."""
     flat = {**TEACHING, "one": ["4"] * 3, "two": ["1"] * 3}
